@@ -1,1 +1,1 @@
-"""Flink jobs, the payments world and the replay of histories. Imports `features` only."""
+"""Flink jobs, the replay generator and the replayer: everything that moves events through the stream."""

@@ -1,0 +1,1 @@
+"""The decision engine and its two doors (HTTP and Kafka), the journal, publisher and projector."""

@@ -1,0 +1,1 @@
+"""Composition root: command line, settings and the local stack."""

@@ -1,0 +1,1 @@
+"""Offline training, the artefact and its scorer, calibration, exact contributions and reasons."""
