@@ -1,0 +1,106 @@
+"""The online store in memory: the reference that every other implementation must equal."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from features.layout import Layout
+from features.state import Assertion, State
+from features.store import Arrival, Claim, Observed, Status
+
+TAKEOVER_MS = 2_000
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """`OnlineStore` in a dictionary. `clock` is the store's own wall clock in milliseconds."""
+
+    layouts: Mapping[str, Layout]
+    clock: Callable[[], int]
+    takeover_ms: int = TAKEOVER_MS
+
+    def __post_init__(self) -> None:
+        self._states: dict[tuple[str, str], bytes] = {}
+        self._claims: dict[str, Claim] = {}
+        self._watermark: dict[tuple[str, int], tuple[str, int, int, int]] = {}
+
+    def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
+        """See `OnlineStore.arrive`."""
+        return [self._arrive(a, now_ms, deadline_ms) for a in arrivals]
+
+    def _arrive(self, arrival: Arrival, now_ms: int, deadline_ms: int) -> Observed:
+        if self.clock() > deadline_ms:
+            return Observed(Status.EXPIRED)
+        held = self._claims.get(arrival.key)
+        if held is not None:
+            if held.content != arrival.content:
+                return Observed(Status.CONFLICT)
+            if held.answer is not None:
+                return Observed(Status.REPLAY, held.answer)
+            if now_ms - held.claimed_ms < self.takeover_ms:
+                return Observed(Status.PENDING)
+        self._claims[arrival.key] = Claim(arrival.content, arrival.owner, now_ms, None, arrival.payload)
+        states, numbers, repeated = [], [], []
+        for target in arrival.targets:
+            before = self._states.get((target.entity, target.pseudonym))
+            state = State.decode(self.layouts[target.entity], before)
+            counted = arrival.observe and state.observe(target.observation)
+            if counted:
+                self._states[target.entity, target.pseudonym] = state.encode()
+            states.append(before)
+            numbers.append(state.n if arrival.observe else 0)
+            repeated.append(arrival.observe and not counted)
+        status = Status.NEW if held is None else Status.RECOVERED
+        return Observed(status, None, tuple(states), tuple(numbers), tuple(repeated))
+
+    def complete(self, answers: Sequence[tuple[str, bytes, bytes]]) -> list[bool]:
+        """See `OnlineStore.complete`."""
+        done = []
+        for key, owner, answer in answers:
+            held = self._claims.get(key)
+            mine = held is not None and held.owner == owner
+            if held is not None and mine:
+                self._claims[key] = replace(held, answer=answer, payload=None)
+            done.append(mine)
+        return done
+
+    def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
+        """See `OnlineStore.shrink`."""
+        for key, receipt in receipts:
+            held = self._claims.get(key)
+            if held is not None and held.answer is not None:
+                self._claims[key] = replace(held, answer=receipt)
+
+    def claim(self, key: str) -> Claim | None:
+        """See `OnlineStore.claim`."""
+        return self._claims.get(key)
+
+    def open_claims(self, older_than_ms: int, limit: int) -> list[tuple[str, Claim]]:
+        """See `OnlineStore.open_claims`."""
+        found = [(k, c) for k, c in self._claims.items() if c.answer is None and c.claimed_ms < older_than_ms]
+        return sorted(found, key=lambda item: item[1].claimed_ms)[:limit]
+
+    def read(self, entity: str, pseudonyms: Sequence[str]) -> list[bytes | None]:
+        """See `OnlineStore.read`."""
+        return [self._states.get((entity, p)) for p in pseudonyms]
+
+    def merge(self, entity: str, assertions: Sequence[tuple[str, Assertion]]) -> None:
+        """See `OnlineStore.merge`."""
+        for pseudonym, asserted in assertions:
+            state = State.decode(self.layouts[entity], self._states.get((entity, pseudonym)))
+            state.merge(asserted)
+            self._states[entity, pseudonym] = state.encode()
+
+    def delete(self, entity: str, pseudonyms: Sequence[str]) -> int:
+        """See `OnlineStore.delete`."""
+        return sum(self._states.pop((entity, p), None) is not None for p in pseudonyms)
+
+    def generation(self) -> str:
+        """See `OnlineStore.generation`."""
+        return "memory"
+
+    def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
+        """See `OnlineStore.watermark`."""
+        return dict(self._watermark)
+
+    def close(self) -> None:
+        """Nothing to release."""
