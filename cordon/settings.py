@@ -1,0 +1,266 @@
+"""Settings: one file (`cordon.toml`) and the environment (`CORDON_*`), parsed once at the edge.
+
+The environment wins over the file, the file over the defaults. A nested value is written with two
+underscores: `CORDON_REDIS__URL` is `url` of the table `[redis]`. The processes of a stack receive everything
+through their environment (`Settings.environment()`), so that a part started by hand behaves exactly like one
+started by `cordon up`; `api` and `stream` read these variables, never this module.
+
+    [redis]
+    url = "redis://127.0.0.1:6379/0"
+
+    [kafka]
+    bootstrap = "127.0.0.1:9092"
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+FILE_VARIABLE = "CORDON_CONFIG"
+DEFAULT_FILE = Path("cordon.toml")
+HIDDEN = "********"
+
+
+class InvalidSettings(Exception):
+    """The settings do not parse; the message names each one and says how to write it. Fix and start again."""
+
+
+class Group(BaseModel):
+    """One table of the file. Unknown names are refused: a typo must not be a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Redis(Group):
+    """The online store (Redis or Valkey; one node or a cluster)."""
+
+    url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="redis://HOST:PORT/DB, or unix://PATH; the first of the list on a cluster",
+    )
+    cluster: bool = Field(default=False, description="true where the address is one of a Redis Cluster")
+    timeout_ms: int = Field(default=20, ge=1, le=10_000, description="one round trip in the decision path")
+    connect_timeout_ms: int = Field(default=1_000, ge=1, le=60_000, description="opening a connection")
+
+    @field_validator("url")
+    @classmethod
+    def scheme(cls, value: str) -> str:
+        """Refuses an address that no client understands."""
+        if not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("write redis://HOST:PORT/DB, rediss://... or unix://PATH")
+        return value
+
+
+class Kafka(Group):
+    """The broker and the names of the topics."""
+
+    bootstrap: str = Field(default="127.0.0.1:9092", description="HOST:PORT[,HOST:PORT...]")
+    transactions: str = Field(default="transactions", description="in: transactions, labels, events")
+    decisions: str = Field(default="decisions", description="out: the log of everything decided")
+    labels: str = Field(default="labels", description="out: labels with entities and times")
+    events: str = Field(default="events", description="out: lifecycle events with entities and times")
+    alerts: str = Field(default="alerts", description="out: alerts")
+    checkpoints: str = Field(default="audit.checkpoints", description="out: heads of the journals")
+    dead_letters: str = Field(default="dead-letters", description="out: what could not be decided, and why")
+    positions: str = Field(
+        default="journal.positions", description="published position per journal, compacted"
+    )
+    group: str = Field(default="cordon", description="prefix of the consumer groups")
+    partitions: int = Field(default=4, ge=1, le=1024, description="of the topics of transactions and events")
+
+
+class Journal(Group):
+    """The durable record, written before any answer."""
+
+    directory: Path = Field(default=Path(".cordon/journal"), description="one directory per worker below it")
+    segment_bytes: int = Field(default=64 * 2**20, ge=4096, description="size of a segment file")
+
+
+class Catalogue(Group):
+    """What the features are, and how event time is treated."""
+
+    name: str = Field(default="payments", description="payments, handbook, or FILE.py that defines CATALOGUE")
+    lateness_ms: int | None = Field(
+        default=None, ge=0, description="refuse events later than this; absent: the schema's own limit"
+    )
+    future_skew_ms: int | None = Field(
+        default=None,
+        ge=0,
+        description="refuse events further ahead than this; absent: the schema's own limit",
+    )
+
+
+class Service(Group):
+    """The decision service and its HTTP door."""
+
+    host: str = Field(default="127.0.0.1", description="address to bind")
+    port: int = Field(default=8000, ge=1, le=65535, description="port of the HTTP door")
+    workers: int = Field(default=1, ge=1, le=64, description="processes behind the port")
+    batch: int = Field(default=64, ge=1, le=1024, description="transactions decided together, at most")
+    queue: int = Field(default=1024, ge=1, le=65536, description="requests waiting, at most; more get 503")
+    body_bytes_max: int = Field(default=65_536, ge=1024, description="a larger body gets 413")
+    door_batch: int = Field(default=512, ge=1, le=10_000, description="messages the Kafka door takes at once")
+    dead_letters_max: int = Field(
+        default=100, ge=1, description="consecutive invalid messages before the Kafka door stops"
+    )
+
+
+class Decide(Group):
+    """How decisions are made."""
+
+    fast_lane: bool = Field(default=True, description="observe in the decision path, not only through Flink")
+    clock: Literal["wall", "event"] = Field(
+        default="wall", description="event: freshness and `future` follow the events' own time (replays)"
+    )
+    model_dir: Path | None = Field(default=None, description="artefact to serve; absent: rules only")
+    rules: Path | None = Field(default=None, description="rule set file; absent: the built-in first rules")
+    stale_after_ms: int = Field(default=5_000, ge=1, description="Flink's lag above which state is `stale`")
+    rebuild: bool = Field(default=True, description="rebuild lost state from the log of decisions")
+
+
+class Flink(Group):
+    """The jobs and the cluster they run on."""
+
+    rest: str = Field(default="http://127.0.0.1:8081", description="address of the cluster's REST endpoint")
+    checkpoints: str = Field(
+        default="file:.cordon/checkpoints", description="directory of the checkpoints, a URI"
+    )
+    checkpoint_interval_ms: int = Field(default=5_000, ge=100, description="between two checkpoints")
+    parallelism: int = Field(default=2, ge=1, le=1024, description="of the jobs; at most the partitions")
+
+
+class Secrets(Group):
+    """Keys. Never printed, never logged."""
+
+    pseudonym: SecretStr = Field(
+        default=SecretStr("cordon-local-pseudonym-key-change-me"),
+        description="key of the pseudonyms; changing it forgets every entity",
+    )
+    pseudonym_version: int = Field(default=1, ge=1, description="version written with each pseudonym's key")
+
+
+class Settings(BaseSettings):
+    """Everything that differs between two installations."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CORDON_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    tenant: str = Field(
+        default="demo", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="lower case, digits, hyphens"
+    )
+    secrets: Secrets = Secrets()
+    redis: Redis = Redis()
+    kafka: Kafka = Kafka()
+    journal: Journal = Journal()
+    store_url: str = Field(
+        default="sqlite:///.cordon/store.sqlite", description="query store, an SQLAlchemy address"
+    )
+    catalogue: Catalogue = Catalogue()
+    service: Service = Service()
+    decide: Decide = Decide()
+    flink: Flink = Flink()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then the file."""
+        path = Path(os.environ.get(FILE_VARIABLE, DEFAULT_FILE))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """Reads file and environment. Raises `InvalidSettings` with one line per wrong setting."""
+        path = os.environ.get(FILE_VARIABLE)
+        if path is not None and not Path(path).is_file():
+            raise InvalidSettings(f"{FILE_VARIABLE}={path}: no such file; correct the path or unset it")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise InvalidSettings(explain(error)) from None
+        except ValueError as error:  # a file that is not TOML
+            raise InvalidSettings(f"{path or DEFAULT_FILE}: {error}") from None
+
+    def environment(self) -> dict[str, str]:
+        """The same settings as variables: what a part of the stack is started with. Holds the secrets."""
+        return dict(flatten(self.model_dump(mode="python")))
+
+    def printable(self) -> dict[str, Any]:
+        """Plain values with every secret hidden, for `cordon config`."""
+        return hide(self.model_dump(mode="python"))
+
+
+def variable(path: tuple[str, ...]) -> str:
+    """`("redis", "url")` -> `CORDON_REDIS__URL`."""
+    return "CORDON_" + "__".join(path).upper()
+
+
+def flatten(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    """Variables of nested values; what is absent stays absent."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        here = (*path, key)
+        if isinstance(value, Mapping):
+            pairs += flatten(value, here)
+        elif isinstance(value, SecretStr):
+            pairs.append((variable(here), value.get_secret_value()))
+        elif isinstance(value, bool):
+            pairs.append((variable(here), "true" if value else "false"))
+        elif value is not None:
+            pairs.append((variable(here), str(value)))
+    return pairs
+
+
+def hide(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain JSON values: secrets as asterisks, passwords cut from addresses."""
+    plain: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            plain[key] = hide(value)
+        elif isinstance(value, SecretStr):
+            plain[key] = HIDDEN
+        elif isinstance(value, Path):
+            plain[key] = str(value)
+        elif isinstance(value, str):
+            plain[key] = without_password(value)
+        else:
+            plain[key] = value
+    return plain
+
+
+def without_password(address: str) -> str:
+    """`redis://user:word@host` -> `redis://user:********@host`; anything else as it is."""
+    scheme, separator, rest = address.partition("://")
+    userinfo, at, host = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    if not (separator and at and colon):
+        return address
+    return f"{scheme}://{user}:{HIDDEN}@{host}"
+
+
+def explain(error: ValidationError) -> str:
+    """One line per wrong setting: its name in both spellings, what is wrong, never a secret's value."""
+    lines = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        path = tuple(str(part) for part in fault["loc"])
+        unknown = fault["type"] == "extra_forbidden"
+        advice = "no such setting; `cordon config` lists them" if unknown else fault["msg"]
+        lines.append(f"{'.'.join(path)} (or {variable(path)}): {advice}")
+    return "\n".join(lines)
