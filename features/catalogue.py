@@ -143,7 +143,9 @@ def _expand(features: tuple[Feature, ...]) -> tuple[tuple[Node, ...], tuple[int,
         if not isinstance(item, Feature):
             return place(Node(item, "term", (), 1.0))
         operands = tuple(visit(i) for i in item.inputs)
-        return operands[0] if item.formula == "term" else place(Node(None, item.formula, operands, item.scale))
+        return (
+            operands[0] if item.formula == "term" else place(Node(None, item.formula, operands, item.scale))
+        )
 
     outputs = tuple(visit(f) for f in features)
     return tuple(nodes), outputs
@@ -177,7 +179,9 @@ def _check_field_term(schema: Schema, term: FieldTerm) -> None:
     if term.kind == "mismatch":
         _known(schema, term.other)
     if term.kind == "value" and schema.by_name[term.field].kind == "text":
-        raise SchemaError(f"field {term.field!r} is text and has no number; use reference, present or an entity")
+        raise SchemaError(
+            f"field {term.field!r} is text and has no number; use reference, present or an entity"
+        )
 
 
 def _check_summable(schema: Schema, measure: Measure) -> None:
@@ -201,7 +205,9 @@ def _layout(schema: Schema, entity: str, terms: list[Term]) -> Layout | None:
         reaches = [(m, reach) for m, reach in needed if reach is not None]
         tiers.append(tuple(i for i, m in enumerate(measures) if any(m == needed for needed, _ in reaches)))
         keep_ms.append(max(r for _, r in reaches) + schema.lateness_ms if reaches else 0)
-    heads = tuple(dict.fromkeys(t.head for t in terms if isinstance(t, GapTerm | SpeedTerm) and t.entity == entity))
+    heads = tuple(
+        dict.fromkeys(t.head for t in terms if isinstance(t, GapTerm | SpeedTerm) and t.entity == entity)
+    )
     maps = _maps(schema, [t for t in terms if isinstance(t, SeenTerm) and t.entity == entity])
     if not (measures or heads or maps):
         return None

@@ -18,12 +18,16 @@ from features.pseudonym import Pseudonyms
 from features.rates import Rates, UnknownCurrency
 from features.schema import Field, Schema
 
-Code = Literal["malformed", "missing", "type", "range", "unknown_value", "unknown_field", "currency", "card_number",
-               "late", "future", "too_long"]  # fmt: skip
+Code = Literal[
+    "malformed", "missing", "type", "range", "unknown_value", "unknown_field", "currency", "card_number",
+    "late", "future", "too_long",
+]  # fmt: skip
 TIME_MS_MAX = 253_402_300_800_000
 ID_LENGTH_MAX = 128
 _RUN = re.compile(r"(?:\d[ -]?){12,18}\d")
-_CARD_PREFIX = re.compile(r"4|5[1-5]|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)|3[47]|3(?:0[0-5]|[68])|6(?:011|4[4-9]|5)|35|62")
+_CARD_PREFIX = re.compile(
+    r"4|5[1-5]|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)|3[47]|3(?:0[0-5]|[68])|6(?:011|4[4-9]|5)|35|62"
+)
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]+")
 
 
@@ -108,7 +112,9 @@ def parse_label(payload: object) -> LabelEvent:
     fraud = body.get("fraud")
     if not isinstance(fraud, bool):
         raise InvalidEvent("fraud", "missing" if fraud is None else "type", "must be true or false")
-    return LabelEvent(_identifier(body, "label_id"), _identifier(body, "transaction_id"), _time(body, "time"), fraud)
+    return LabelEvent(
+        _identifier(body, "label_id"), _identifier(body, "transaction_id"), _time(body, "time"), fraud
+    )
 
 
 def parse_lifecycle(schema: Schema, payload: object) -> LifecycleEvent:
@@ -118,7 +124,9 @@ def parse_lifecycle(schema: Schema, payload: object) -> LifecycleEvent:
     kind = body.get("kind")
     if not isinstance(kind, str) or kind not in schema.lifecycle:
         allowed = ", ".join(schema.lifecycle) or "none in this schema"
-        raise InvalidEvent("kind", "missing" if kind is None else "unknown_value", f"must be one of: {allowed}")
+        raise InvalidEvent(
+            "kind", "missing" if kind is None else "unknown_value", f"must be one of: {allowed}"
+        )
     amount = body.get("amount")
     if amount is not None:
         amount = _integer("amount", amount, 0, schema.amount_max)
@@ -135,7 +143,9 @@ def check_time(schema: Schema, time_ms: int, *, newest_ms: int, now_ms: int) -> 
         raise InvalidEvent(schema.time, "future", f"{time_ms - now_ms} ms ahead of the clock")
     if time_ms < newest_ms - schema.lateness_ms:
         late_ms = newest_ms - time_ms
-        raise InvalidEvent(schema.time, "late", f"{late_ms} ms behind the newest event, {schema.lateness_ms} allowed")
+        raise InvalidEvent(
+            schema.time, "late", f"{late_ms} ms behind the newest event, {schema.lateness_ms} allowed"
+        )
 
 
 def identify(catalogue: Catalogue, pseudonyms: Pseudonyms, values: Mapping[str, Scalar]) -> Identity:
@@ -146,7 +156,9 @@ def identify(catalogue: Catalogue, pseudonyms: Pseudonyms, values: Mapping[str, 
         parts = tuple(values.get(name) for name in entity.fields)
         if None not in parts:
             entities[entity.name] = pseudonyms.entity(entity.name, tuple(map(_text, parts)))
-    marks = {f: pseudonyms.mark(f, _text(values[f])) for f in catalogue.mark_fields if values.get(f) is not None}
+    marks = {
+        f: pseudonyms.mark(f, _text(values[f])) for f in catalogue.mark_fields if values.get(f) is not None
+    }
     if schema.latitude and schema.longitude:
         place = place_of(_float(values.get(schema.latitude)), _float(values.get(schema.longitude)))
         if place:
@@ -183,7 +195,9 @@ def _object(payload: object) -> Mapping[str, object]:
 def _only(body: Mapping[str, object], known: set[str]) -> None:
     for name in body:
         if name not in known:
-            raise InvalidEvent(str(name)[:64], "unknown_field", f"must be one of: {', '.join(sorted(known - {'type'}))}")
+            raise InvalidEvent(
+                str(name)[:64], "unknown_field", f"must be one of: {', '.join(sorted(known - {'type'}))}"
+            )
 
 
 def _identifier(body: Mapping[str, object], name: str) -> str:
@@ -215,7 +229,9 @@ def _time(body: Mapping[str, object], name: str) -> int:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            raise InvalidEvent(name, "type", "must be epoch milliseconds or ISO 8601 with an offset") from None
+            raise InvalidEvent(
+                name, "type", "must be epoch milliseconds or ISO 8601 with an offset"
+            ) from None
         if moment.tzinfo is None:
             raise InvalidEvent(name, "type", "has no UTC offset")
         value = round(moment.timestamp() * 1000)
@@ -256,7 +272,9 @@ def _number(spec: Field, value: object) -> float:
         raise InvalidEvent(spec.name, "type", "must be a number")
     if not isfinite(value) or abs(value) > 1e15:
         raise InvalidEvent(spec.name, "range", "must be finite")
-    if (spec.minimum is not None and value < spec.minimum) or (spec.maximum is not None and value > spec.maximum):
+    if (spec.minimum is not None and value < spec.minimum) or (
+        spec.maximum is not None and value > spec.maximum
+    ):
         raise InvalidEvent(spec.name, "range", f"must be from {spec.minimum} to {spec.maximum}")
     return float(value)
 

@@ -14,6 +14,9 @@ from features.tier import DAY, HOUR, MINUTE, duration
 Unit = Literal["count", "money", "seconds", "share", "ratio", "score", "km/h", "flag", "code", "number"]
 
 
+LAST_PLACE = Head("place")
+
+
 @dataclass(frozen=True, slots=True)
 class TileTerm:
     """Aggregate of one measure of `entity` over a window; as int64 before any division."""
@@ -37,7 +40,7 @@ class SpeedTerm:
     """km/h since the entity's last event with a place; absent if there is none or it lies after `t`."""
 
     entity: str
-    head: Head = Head("place")
+    head: Head = LAST_PLACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,9 @@ class Feature:
     def uses_labels(self) -> bool:
         """Whether it is derived from labels."""
         return any(
-            i.uses_labels if isinstance(i, Feature) else isinstance(i, TileTerm) and _is_label(i.measure.source)
+            i.uses_labels
+            if isinstance(i, Feature)
+            else isinstance(i, TileTerm) and _is_label(i.measure.source)
             for i in self.inputs
         )
 

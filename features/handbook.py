@@ -79,9 +79,7 @@ CATALOGUE: Final = Catalogue(
         Window("terminal", "count", 30 * DAY),
         Window("terminal", "mean", 7 * DAY, "amount"),
         Window("terminal", "max", 7 * DAY, "amount"),
-        Ratio(
-            "terminal_amount_to_mean_30d", value("amount"), Window("terminal", "mean", 30 * DAY, "amount")
-        ),
+        Ratio("terminal_amount_to_mean_30d", value("amount"), Window("terminal", "mean", 30 * DAY, "amount")),
         Gap("terminal"),
         Window("terminal", "count", 1 * DAY, source=FRAUD),
         Window("terminal", "count", 7 * DAY, source=FRAUD),

@@ -1,7 +1,7 @@
 """The online store in memory: the reference that every other implementation must equal."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from features.layout import Layout
 from features.state import Assertion, State
@@ -17,11 +17,8 @@ class MemoryStore:
     layouts: Mapping[str, Layout]
     clock: Callable[[], int]
     takeover_ms: int = TAKEOVER_MS
-
-    def __post_init__(self) -> None:
-        self._states: dict[tuple[str, str], bytes] = {}
-        self._claims: dict[str, Claim] = {}
-        self._watermark: dict[tuple[str, int], tuple[str, int, int, int]] = {}
+    _states: dict[tuple[str, str], bytes] = field(default_factory=dict, init=False)
+    _claims: dict[str, Claim] = field(default_factory=dict, init=False)
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
         """See `OnlineStore.arrive`."""
@@ -100,7 +97,7 @@ class MemoryStore:
 
     def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
         """See `OnlineStore.watermark`."""
-        return dict(self._watermark)
+        return {}
 
     def close(self) -> None:
         """Nothing to release."""

@@ -21,7 +21,7 @@ MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Happening:
-    """One observed event. `values`: the fields of its transaction (for a lifecycle event the amount is its own)."""
+    """One observed event. `values`: its transaction's fields (a lifecycle event has its own amount)."""
 
     source: str
     time_ms: int

@@ -43,16 +43,37 @@ LIFECYCLE: Final = (
 CATEGORY_RISK: Final = ReferenceTable(
     "risk",
     "2026-11",
-    # How easily the goods turn into cash: 0 consumed on the spot, 1 goods, 2 resold with ease, 3 money itself.
+    # How easily the goods turn into cash: 0 consumed on the spot, 1 goods, 2 easily resold, 3 money itself.
     {
-        "grocery": 0, "fuel": 0, "restaurant": 0, "fast_food": 0, "transport": 0, "pharmacy": 0, "utilities": 0,
-        "subscription": 0, "charity": 1, "clothing": 1, "home": 1, "department_store": 1, "entertainment": 1,
+        "grocery": 0, "fuel": 0, "restaurant": 0, "fast_food": 0, "transport": 0, "pharmacy": 0,
+        "utilities": 0, "subscription": 0, "charity": 1, "clothing": 1, "home": 1, "department_store": 1, "entertainment": 1,
         "lodging": 1, "airline": 2, "digital_goods": 2, "gaming": 2, "electronics": 2, "jewelry": 3,
         "gift_cards": 3, "money_transfer": 3, "cash": 3,
     },
 )  # fmt: skip
-_EURO_AREA = "AT BE HR CY EE FI FR DE GR IE IT LV LT LU MT NL PT SK SI ES".split()
-_OTHER_EEA = "BG CZ DK HU PL RO SE IS LI NO".split()
+_EURO_AREA = [
+    "AT",
+    "BE",
+    "HR",
+    "CY",
+    "EE",
+    "FI",
+    "FR",
+    "DE",
+    "GR",
+    "IE",
+    "IT",
+    "LV",
+    "LT",
+    "LU",
+    "MT",
+    "NL",
+    "PT",
+    "SK",
+    "SI",
+    "ES",
+]
+_OTHER_EEA = ["BG", "CZ", "DK", "HU", "PL", "RO", "SE", "IS", "LI", "NO"]
 COUNTRY_ZONE: Final = ReferenceTable(
     "zone",
     "2025-01",
@@ -65,7 +86,13 @@ SCHEMA: Final = Schema(
     fields=(
         Field("amount", "amount", required=True, description="minor units of `currency`", example=4599),
         Field("currency", "category", required=True, values=tuple(EXPONENTS), example="EUR"),
-        Field("card", "text", personal=True, description="token of the card, never its number", example="cd_kqzvbn"),
+        Field(
+            "card",
+            "text",
+            personal=True,
+            description="token of the card, never its number",
+            example="cd_kqzvbn",
+        ),
         Field("customer", "text", personal=True, example="cu_mwpryt"),
         Field("merchant", "text", required=True, example="me_hcgdfs"),
         Field("terminal", "text", example="te_bvnxzq"),
@@ -80,7 +107,9 @@ SCHEMA: Final = Schema(
         Field("billing_country", "text", length_max=2, example="DE"),
         Field("latitude", "number", minimum=-90, maximum=90, description="of the terminal"),
         Field("longitude", "number", minimum=-180, maximum=180, description="of the terminal"),
-        Field("bin", "text", length_max=8, description="issuer prefix, six to eight digits", example="411111"),
+        Field(
+            "bin", "text", length_max=8, description="issuer prefix, six to eight digits", example="411111"
+        ),
     ),
     entities=(
         Entity("card", ("card",)),
@@ -164,9 +193,7 @@ CATALOGUE: Final = Catalogue(
         ZScore("card", "amount", 30 * DAY),
         _to_mean("card"),
         _usual("card"),
-        Ratio(
-            "card_amount_to_max_30d", value("amount"), Window("card", "max", 30 * DAY, "amount")
-        ),
+        Ratio("card_amount_to_max_30d", value("amount"), Window("card", "max", 30 * DAY, "amount")),
         Ratio(
             "card_online_share_30d",
             Window("card", "count", 30 * DAY, where=_ONLINE),

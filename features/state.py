@@ -2,7 +2,8 @@
 
 Little endian, no padding; `S_i` is the number of slots of tier i::
 
-    u32 format | u64 n | u64 newest_ms | 4 x u64 ring | H x u64 heads | 3 x u32 tile counts | M x u32 map counts
+    u32 format | u64 n | u64 newest_ms | 4 x u64 ring | H x u64 heads
+    3 x u32 tile counts | M x u32 map counts
     per tier, old to new:  count x ( u32 tile | S_i x u64 slots )
     per map, old to new:   count x ( u64 mark | u64 last_seen_ms )       ordered by (last_seen_ms, mark)
 
@@ -122,7 +123,9 @@ class State:
             record = struct.Struct(f"<I{len(slots)}Q")
             parts.extend(record.pack(tile, *tiles[tile]) for tile in sorted(tiles))
         for entries in self.maps:
-            parts.extend(struct.pack("<QQ", mark, last) for mark, last in sorted(entries.items(), key=_by_age))
+            parts.extend(
+                struct.pack("<QQ", mark, last) for mark, last in sorted(entries.items(), key=_by_age)
+            )
         return b"".join(parts)
 
     @classmethod

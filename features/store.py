@@ -29,7 +29,9 @@ class Status(StrEnum):
     """What became of a claim."""
 
     NEW = "new"  # claimed and observed now
-    RECOVERED = "recovered"  # taken over from an attempt that did not finish; observed by whichever came first
+    RECOVERED = (
+        "recovered"  # taken over from an attempt that did not finish; observed by whichever came first
+    )
     REPLAY = "replay"  # decided before with the same content: `answer` holds what was stored
     CONFLICT = "conflict"  # decided or claimed before with other content: nothing changed
     PENDING = "pending"  # another attempt is deciding it: ask again

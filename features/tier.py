@@ -79,6 +79,6 @@ def reach_ms(tier: Tier, window_ms: int, delay_ms: int = 0) -> int | None:
 def duration(ms: int) -> str:
     """Short name of a duration: `1h`, `7d`, `90m`, `45s`."""
     for unit, length_ms in (("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND)):
-        if ms % length_ms == 0 and not (unit == "d" and ms == DAY):
+        if ms % length_ms == 0:
             return f"{ms // length_ms}{unit}"
     return f"{ms}ms"
