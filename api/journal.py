@@ -1,0 +1,368 @@
+"""The journal: what was decided is durable before anybody hears of it.
+
+One directory per writing process: numbered segments, `lock` (one writer), `mark` (epoch and how far the
+journal is durable, for readers) and `shipped` (how far the publisher got).
+
+What can go wrong, and what the caller does about it:
+
+* `JournalUnavailable`   answer 503, decide nothing: the disk is full or broken
+* `JournalBusy`          stop: another process writes this journal
+* `JournalFenced`        stop at once: a newer writer took this journal over
+* `Damage`               stop: stored bytes were changed (see segment.py)
+"""
+
+import fcntl
+import mmap
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from api.segment import (
+    HASH_BYTES,
+    RECORD_BYTES_MAX,
+    SEGMENT_HEADER,
+    Damage,
+    Head,
+    batch_at,
+    encode_batch,
+    later_batch,
+    name_of,
+    read_segment_header,
+    records_of,
+    segment_header,
+    segments_in,
+)
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+_MARK_WORDS = 4  # epoch, durable (segment << 40 | offset), next sequence, shipped sequence
+_CHUNK = bytes(1024 * 1024)
+
+
+class JournalUnavailable(Exception):
+    """The journal cannot be written: decide nothing until it can."""
+
+
+class JournalBusy(Exception):
+    """Another process holds the journal's lock."""
+
+
+class JournalFenced(Exception):
+    """A newer writer took over: this one must stop."""
+
+
+class Mark:
+    """Numbers that the writer and its readers share: 8-byte words in a mapped file.
+
+    A word is written whole; `durable` holds segment and offset in one word for that reason.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._file = os.open(directory / "mark", os.O_RDWR | os.O_CREAT, 0o640)
+        if os.fstat(self._file).st_size < 8 * _MARK_WORDS:
+            os.ftruncate(self._file, 8 * _MARK_WORDS)
+        self._map = mmap.mmap(self._file, 8 * _MARK_WORDS)
+        self._bytes = memoryview(self._map)
+        self._words = self._bytes.cast("Q")
+
+    @property
+    def epoch(self) -> int:
+        """Number of the newest writer."""
+        return self._words[0]
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self._words[0] = value
+        self._map.flush()
+
+    @property
+    def durable(self) -> tuple[int, int]:
+        """Segment number and offset behind the last durable batch."""
+        word = self._words[1]
+        return word >> 40, word & ((1 << 40) - 1)
+
+    def advance(self, segment: int, offset: int, sequence: int) -> None:
+        """Publish how far the journal is durable."""
+        self._words[2] = sequence
+        self._words[1] = segment << 40 | offset
+
+    @property
+    def sequence(self) -> int:
+        """Number that the next record gets."""
+        return self._words[2]
+
+    @property
+    def shipped(self) -> int:
+        """Number of the first record that is not in Kafka yet."""
+        return self._words[3]
+
+    @shipped.setter
+    def shipped(self, value: int) -> None:
+        self._words[3] = value
+
+    def close(self) -> None:
+        """Release the mapping."""
+        self._words.release()
+        self._bytes.release()
+        self._map.close()
+        os.close(self._file)
+
+
+def durable_of(mark: bytes) -> tuple[int, int]:
+    """Segment number and offset behind the last durable batch, from the bytes of a mark file."""
+    word = int.from_bytes(mark[8:16], "little")
+    return word >> 40, word & ((1 << 40) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What opening found: the chain's end, where to write, bytes of a torn tail that were cut off."""
+
+    head: Head
+    segment: int
+    offset: int
+    torn_bytes: int
+
+
+class Journal:
+    """The one writer of a journal directory. Not for use by several threads."""
+
+    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Lock, recover and continue; raises `JournalBusy`, `JournalUnavailable`, `Damage`."""
+        self.directory = directory
+        self._segment_bytes = segment_bytes
+        self._failed: str | None = None
+        self._spare: threading.Thread | None = None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o640)
+        except OSError as error:
+            raise JournalUnavailable(f"{directory}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise JournalBusy(f"{directory} is being written by another process") from error
+        self.mark = Mark(directory)
+        try:
+            self.recovery = recover(directory, self.mark.durable)
+            self.epoch = max(self.mark.epoch, _last_epoch(directory)) + 1
+            self.mark.epoch = self.epoch
+            self.head = self.recovery.head
+            self._open()
+        except OSError as error:
+            self._release()
+            raise JournalUnavailable(f"{directory}: {error.strerror}") from error
+        except Damage:
+            self._release()
+            raise
+        self.mark.advance(self._number, self._offset, self.head.sequence)
+
+    @property
+    def backlog(self) -> int:
+        """Records that the publisher has not shipped yet."""
+        return self.head.sequence - self.mark.shipped
+
+    def append(self, bodies: Sequence[bytes]) -> Head:
+        """Write the records as one batch and return when they are durable.
+
+        Raises `JournalUnavailable` (nothing of the batch counts as written; the journal stays closed to
+        further records until it is opened again, since nobody knows what a failed sync left behind) and
+        `JournalFenced`.
+        """
+        if not bodies:
+            return self.head
+        if self._failed is not None:
+            raise JournalUnavailable(self._failed)
+        if self.mark.epoch != self.epoch:
+            raise JournalFenced(f"{self.directory}: writer {self.mark.epoch} took over from {self.epoch}")
+        if max(map(len, bodies)) > RECORD_BYTES_MAX:
+            raise ValueError(f"a record has more than {RECORD_BYTES_MAX} bytes")
+        data, head = encode_batch(bodies, self.head, self.epoch, self._offset)
+        try:
+            if self._offset + len(data) > self._segment_bytes and self._offset > SEGMENT_HEADER.size:
+                self._rotate()
+                data, head = encode_batch(bodies, self.head, self.epoch, self._offset)
+            _write_all(self._file, data, self._offset)
+            os.fdatasync(self._file)
+        except OSError as error:
+            self._failed = f"{self.directory}: {error.strerror}"
+            raise JournalUnavailable(self._failed) from error
+        self._offset += len(data)
+        self.head = head
+        self.mark.advance(self._number, self._offset, head.sequence)
+        if self._spare is None and self._offset > self._segment_bytes // 2:
+            self._spare = threading.Thread(target=self._prepare, name="journal-spare", daemon=True)
+            self._spare.start()
+        return head
+
+    def close(self) -> None:
+        """Cut off what was allocated ahead and release the lock."""
+        if self._spare is not None:
+            self._spare.join()
+        os.ftruncate(self._file, self._offset)
+        os.fsync(self._file)
+        os.close(self._file)
+        self._release()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _release(self) -> None:
+        self.mark.close()
+        os.close(self._lock)
+
+    def _open(self) -> None:
+        found = self.recovery
+        self._number, self._offset = found.segment, found.offset
+        if found.offset == 0:
+            self._begin(found.segment)
+            return
+        self._file = os.open(self.directory / name_of(found.segment), os.O_RDWR)
+        os.ftruncate(self._file, found.offset)
+        if found.offset < self._segment_bytes:
+            os.posix_fallocate(self._file, found.offset, self._segment_bytes - found.offset)
+        os.fsync(self._file)
+
+    def _rotate(self) -> None:
+        os.ftruncate(self._file, self._offset)
+        os.fsync(self._file)
+        os.close(self._file)
+        self._begin(self._number + 1)
+
+    def _begin(self, number: int) -> None:
+        if self._spare is not None:
+            self._spare.join()
+            self._spare = None
+        spare = self.directory / "spare"
+        if not spare.exists():
+            _allocate(spare, self._segment_bytes, prewrite=False)
+        self._file = os.open(spare, os.O_RDWR)
+        _write_all(self._file, segment_header(number, self.epoch, self.head), 0)
+        os.fsync(self._file)
+        os.rename(spare, self.directory / name_of(number))
+        _sync_directory(self.directory)
+        self._number, self._offset = number, SEGMENT_HEADER.size
+
+    def _prepare(self) -> None:
+        partial = self.directory / "spare.partial"
+        try:
+            _allocate(partial, self._segment_bytes, prewrite=True)
+            os.rename(partial, self.directory / "spare")
+        except OSError:
+            # A full disk shows at the rotation, where somebody can be told.
+            partial.unlink(missing_ok=True)
+
+
+def recover(directory: Path, durable: tuple[int, int] = (0, 0)) -> Recovery:
+    """Find the end of the chain; a tail that a crash tore is left out, anything else raises `Damage`.
+
+    `durable`: segment and offset up to which batches are known to have been synced: nothing before it
+    can be torn. Only the last segment is read; `verify` reads them all.
+    """
+    found = segments_in(directory)
+    if found and not any(found[-1].read_bytes()[: SEGMENT_HEADER.size]):
+        found.pop().unlink()  # a crash between creating a segment and writing its header
+    if not found:
+        if durable[0]:
+            raise Damage(directory / name_of(durable[0]), 0, "the segment is missing")
+        return Recovery(Head(), 1, 0, 0)
+    path = found[-1]
+    data = memoryview(path.read_bytes())
+    number, _, head = read_segment_header(path, data)
+    if number < durable[0]:
+        raise Damage(directory / name_of(durable[0]), 0, "the segment is missing")
+    before = _end_of(found[-2]) if len(found) > 1 else head
+    if before != head:
+        raise Damage(path, head.sequence, "it does not continue the segment before")
+    head, offset = scan(path, data, head, durable[1] if number == durable[0] else 0)
+    return Recovery(head, number, offset, torn_bytes(data, offset))
+
+
+def scan(path: Path, data: memoryview, head: Head, durable: int) -> tuple[Head, int]:
+    """Check all batches of a segment that continues `head`: the chain's end and the offset behind it.
+
+    What stands behind that offset is torn; it raises `Damage` where it cannot be, because it was
+    durable or because an intact batch follows.
+    """
+    offset = SEGMENT_HEADER.size
+    while (batch := batch_at(data, offset)) is not None:
+        last = head
+        try:
+            for record in records_of(path, data, batch, head):
+                last = Head(record.sequence + 1, record.hash)
+        except Damage:
+            if offset < durable or later_batch(data, offset + 1, batch.sequence) is not None:
+                raise
+            return head, offset
+        head, offset = last, batch.end
+    if later_batch(data, offset, head.sequence - 1) is not None:
+        raise Damage(path, head.sequence, "the batch was changed")
+    if offset < durable:
+        kind = "the batch was changed" if torn_bytes(data, offset) else "the segment is cut off"
+        raise Damage(path, head.sequence, kind)
+    return head, offset
+
+
+def torn_bytes(data: memoryview, offset: int) -> int:
+    """How many bytes behind `offset` are not the zeros of what was allocated ahead."""
+    return len(bytes(data[offset:]).rstrip(b"\0"))
+
+
+def _end_of(path: Path) -> Head:
+    data = memoryview(path.read_bytes())
+    _, _, head = read_segment_header(path, data)
+    offset, last = SEGMENT_HEADER.size, None
+    while (batch := batch_at(data, offset)) is not None:
+        last, offset = batch, batch.end
+    if last is None:
+        return head
+    if last.end > len(data):
+        raise Damage(path, last.sequence, "the segment is cut off")
+    return Head(last.sequence + last.records, bytes(data[last.end - HASH_BYTES : last.end]))
+
+
+def _last_epoch(directory: Path) -> int:
+    found = segments_in(directory)
+    if not found:
+        return 0
+    data = memoryview(found[-1].read_bytes())
+    _, epoch, _ = read_segment_header(found[-1], data)
+    offset = SEGMENT_HEADER.size
+    while (batch := batch_at(data, offset)) is not None:
+        epoch, offset = max(epoch, batch.epoch), batch.end
+    return epoch
+
+
+def _allocate(path: Path, size: int, *, prewrite: bool) -> None:
+    """A file of zeros. Prewritten blocks make later syncs cheaper: no metadata changes with them."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
+    try:
+        os.posix_fallocate(file, 0, size)
+        if prewrite:
+            for at in range(0, size, len(_CHUNK)):
+                _write_all(file, _CHUNK[: size - at], at)
+            os.fdatasync(file)
+    finally:
+        os.close(file)
+
+
+def _write_all(file: int, data: bytes, offset: int) -> None:
+    written = os.pwrite(file, data, offset)
+    while written < len(data):
+        written += os.pwrite(file, data[written:], offset + written)
+
+
+def _sync_directory(directory: Path) -> None:
+    file = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
