@@ -46,8 +46,8 @@ CATEGORY_RISK: Final = ReferenceTable(
     # How easily the goods turn into cash: 0 consumed on the spot, 1 goods, 2 easily resold, 3 money itself.
     {
         "grocery": 0, "fuel": 0, "restaurant": 0, "fast_food": 0, "transport": 0, "pharmacy": 0,
-        "utilities": 0, "subscription": 0, "charity": 1, "clothing": 1, "home": 1, "department_store": 1, "entertainment": 1,
-        "lodging": 1, "airline": 2, "digital_goods": 2, "gaming": 2, "electronics": 2, "jewelry": 3,
+        "utilities": 0, "subscription": 0, "charity": 1, "clothing": 1, "home": 1, "department_store": 1,
+        "entertainment": 1, "lodging": 1, "airline": 2, "digital_goods": 2, "gaming": 2, "electronics": 2, "jewelry": 3,
         "gift_cards": 3, "money_transfer": 3, "cash": 3,
     },
 )  # fmt: skip
