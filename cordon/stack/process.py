@@ -1,0 +1,141 @@
+"""One running process of a part, behind its guard. A process id counts only with its start time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cordon.stack.guard import descendants
+
+GUARD = Path(__file__).with_name("guard.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process for ever: its id is recycled one day, its id and start time together are not."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """The process that has this id now; None where there is none (or only its remains)."""
+        started = start_time(pid)
+        return None if started is None else cls(pid, started)
+
+    def alive(self) -> bool:
+        """Whether this very process still runs."""
+        return start_time(self.pid) == self.started
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Sends a signal to this process and no other; False where it is gone."""
+        if not self.alive():
+            return False
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def start_time(pid: int) -> str | None:
+    """When the process started, as an opaque word; None where it does not run (a zombie does not)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+class Process:
+    """A guarded process. Not thread-safe: its stack calls it under one lock."""
+
+    def __init__(self, guard: subprocess.Popen[bytes], life: int, identity: Identity | None) -> None:
+        self._guard = guard
+        self._life = life
+        self.identity = identity
+
+    @classmethod
+    def start(
+        cls, command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path
+    ) -> Process:
+        """Starts `command` with its output appended to `log`; returns once the guard has forked it."""
+        life_read, life_write = os.pipe()
+        report_read, report_write = os.pipe()
+        try:
+            with log.open("ab") as output:
+                guard = subprocess.Popen(
+                    [sys.executable, "-S", "-E", str(GUARD), str(life_read), str(report_write), *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd=directory,
+                    env=dict(environment),
+                    pass_fds=(life_read, report_write),
+                    start_new_session=True,
+                )
+        except OSError:
+            os.close(life_write)
+            os.close(report_read)
+            raise
+        finally:
+            os.close(life_read)
+            os.close(report_write)
+        with os.fdopen(report_read) as report:
+            line = report.readline().strip()
+        return cls(guard, life_write, Identity.of(int(line)) if line else None)
+
+    @property
+    def guard(self) -> Identity | None:
+        """The guard's own identity."""
+        return Identity.of(self._guard.pid)
+
+    def exit_status(self) -> int | None:
+        """None while it runs; its exit status (128 + signal number where killed) afterwards."""
+        status = self._guard.poll()
+        if status is not None and self._life >= 0:
+            os.close(self._life)
+            self._life = -1
+        return status
+
+    def tree(self) -> list[int]:
+        """Ids of every process of the part, the guard excluded."""
+        return descendants(self._guard.pid) if self._guard.poll() is None else []
+
+    def signal_tree(self, number: signal.Signals) -> None:
+        """Sends a signal to every process of the part at once."""
+        for pid in self.tree():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def terminate(self) -> None:
+        """Asks the part to end (SIGTERM to its process group). Does not wait."""
+        if self._guard.poll() is None and self.identity is not None and self.identity.alive():
+            try:
+                os.killpg(self.identity.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                return
+
+    def kill(self) -> None:
+        """Ends every process of the part at once (SIGKILL) and waits until they are gone."""
+        self.signal_tree(signal.SIGKILL)
+        if self._life >= 0:
+            os.close(self._life)  # whatever a fork left behind goes with the guard
+            self._life = -1
+        self._guard.wait()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the part to end; False where it still runs afterwards."""
+        try:
+            self._guard.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return self.exit_status() is not None

