@@ -1,0 +1,225 @@
+"""The generated Lua function library of the online store, its keys, and the packing of its arguments.
+
+Only these functions change stored state. All numbers are little endian, nothing is padded.
+
+Names. A function is called `cordon_<state fingerprint>_r<REVISION>_<function>`; `REVISION` counts up when
+an argument or a reply changes, so that two versions of the code can share a store during an upgrade.
+
+Merging (both Python environments, in particular the Flink sink)::
+
+    FCALL <merge name of the entity> 1 <state key> <rows>
+
+`rows` is any number of rows of that one entity, simply concatenated, in any order, the same tile or
+slot more than once if need be; rows of one entity may as well come in separate calls. Each row says
+what it is in its first byte, and all rows of one section have one size (`sections` lists them)::
+
+    tile of tier i            u8 i          | u32 tile | S_i x u64 slots     5 + 8 * S_i bytes
+    entry of remembered map j u8 3 + j      | u64 mark | u64 last seen ms    17 bytes
+    head slot h               u8 3 + M + h  | u64 value                      9 bytes
+
+`i` is 0 minute, 1 hour, 2 day; `tile` = event time ms // length of the tier; `S_i` and the order of the
+slots are `layout.tiers[i]` (indices of `layout.measures`); `M` = number of maps of the layout; `j` and
+`h` index `layout.maps` and `layout.heads`. Values are absolute and enter by maximum, so a repeated call
+changes nothing. The reply is the number of rows. In numpy a section is a packed structured array::
+
+    numpy.dtype([("section", "u1"), ("tile", "<u4"), ("slots", "<u8", (S_i,))])
+
+If the reply is the error `Function not found`, send `FUNCTION LOAD REPLACE <library(catalogue)>` and the
+call again: the store lost its functions (a restart without persistence).
+
+Observing. One *target* of an arrival is `target_struct(layout)`::
+
+    u8 entity | u64 event time ms | u64 event number | deltas x u64 | heads x u64 | marks x u64
+
+and `arrive` (a single node) takes the keys `claim, state of target 1, ...` and one argument::
+
+    u64 now ms | u64 deadline ms | u32 takeover ms | u32 claim lifetime s | u8 observe | u8 targets
+    | 16 bytes content | 16 bytes owner | targets | payload
+
+A claim is stored as `u8 state (1 open, 2 answered) | 16 bytes content | 16 bytes owner | u64 claimed ms |
+payload or answer`.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from features.catalogue import Catalogue
+from features.layout import Layout, Observation
+from features.state import Assertion
+from features.store import Arrival, Claim, Status
+
+REVISION: Final = 1
+EXACT: Final = 2**53
+CLAIM_LIFETIME_S: Final = 24 * 3_600
+Function = Literal["arrive", "claim", "observe", "complete", "shrink", "release", "unindex", "merge"]
+OPEN, ANSWERED = 1, 2
+STATUS: Final[Mapping[int, Status]] = {
+    1: Status.NEW,
+    2: Status.RECOVERED,
+    3: Status.REPLAY,
+    4: Status.CONFLICT,
+    5: Status.PENDING,
+    6: Status.EXPIRED,
+}
+_CLAIM: Final = struct.Struct("<B16s16sQ")
+_ARRIVE: Final = struct.Struct("<QQIIBB16s16s")
+
+
+def library_name(catalogue: Catalogue) -> str:
+    """Name of the function library."""
+    return f"cordon_{catalogue.state_fingerprint}_r{REVISION}"
+
+
+def function_name(catalogue: Catalogue, function: Function, entity: str | None = None) -> str:
+    """Name for FCALL; `merge` has one function per entity. Raises `KeyError` for an unknown entity."""
+    name = f"{library_name(catalogue)}_{function}"
+    return name if entity is None else f"{name}_{entity_number(catalogue, entity)}"
+
+
+def entity_number(catalogue: Catalogue, entity: str) -> int:
+    """The entity's number in arguments: its place among the entities that keep state, from 1."""
+    if entity not in catalogue.layouts:
+        raise KeyError(entity)
+    return catalogue.entities.index(entity) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Rows of one kind in a merge: `code` is their first byte, `size` their length in bytes.
+
+    `index`: the tier, map or head. `slots`: number of u64 slots of a tile, else 0.
+    """
+
+    kind: Literal["tile", "seen", "head"]
+    code: int
+    index: int
+    slots: int
+    size: int
+
+
+def sections(layout: Layout) -> tuple[Section, ...]:
+    """Every kind of row that `merge` takes for this entity, by code."""
+    maps = len(layout.maps)
+    tiles = [Section("tile", i, i, len(s), 5 + 8 * len(s)) for i, s in enumerate(layout.tiers)]
+    seen = [Section("seen", 3 + j, j, 0, 17) for j in range(maps)]
+    heads = [Section("head", 3 + maps + h, h, 0, 9) for h in range(len(layout.heads))]
+    return (*tiles, *seen, *heads)
+
+
+def pack_assertion(layout: Layout, asserted: Assertion) -> bytes:
+    """Rows of a merge. Raises `ValueError` for a time of 2**53 ms or more, or a number outside u64."""
+    maps = len(layout.maps)
+    rows = []
+    try:
+        for tier, tile, slots in asserted.tiles:
+            rows.append(struct.pack(f"<BI{len(layout.tiers[tier])}Q", tier, tile, *slots))
+        for index, mark, last_ms in asserted.seen:
+            _check_time(last_ms)
+            rows.append(struct.pack("<BQQ", 3 + index, mark, last_ms))
+        for index, value in enumerate(asserted.heads):
+            if layout.heads[index].kind == "time":
+                _check_time(value)
+            if value:
+                rows.append(struct.pack("<BQ", 3 + maps + index, value))
+    except struct.error as error:
+        raise ValueError(f"{layout.entity}: not an assertion of this layout: {error}") from error
+    return b"".join(rows)
+
+
+def _check_time(time_ms: int) -> None:
+    if time_ms >= EXACT:
+        raise ValueError(f"{time_ms} ms is no time")
+
+
+def target_struct(layout: Layout) -> struct.Struct:
+    """Packs `(entity number, time, event, *deltas, *heads, *marks)` of one target."""
+    return struct.Struct(f"<B{2 + len(layout.measures) + len(layout.heads) + len(layout.maps)}Q")
+
+
+def pack_arrival(arrival: Arrival, targets: bytes, now_ms: int, deadline_ms: int, takeover_ms: int) -> bytes:
+    """The argument of `arrive` and `claim` (there with `targets` empty)."""
+    count = len(arrival.targets) if targets else 0
+    head = _ARRIVE.pack(
+        now_ms, deadline_ms, takeover_ms, CLAIM_LIFETIME_S, arrival.observe, count, arrival.content, arrival.owner
+    )
+    return b"".join((head, targets, arrival.payload))
+
+
+def pack_target(packer: struct.Struct, number: int, seen: Observation) -> bytes:
+    """One target; `packer` is the layout's `target_struct`, `number` its `entity_number`."""
+    return packer.pack(number, seen.time_ms, seen.event, *seen.deltas, *seen.heads, *seen.marks)
+
+
+def parse_claim(data: bytes) -> Claim:
+    """A stored claim. Raises `ValueError` if the bytes are none."""
+    if len(data) < _CLAIM.size or data[0] not in (OPEN, ANSWERED):
+        raise ValueError(f"{len(data)} bytes are not a claim")
+    state, content, owner, claimed_ms = _CLAIM.unpack_from(data)
+    rest = data[_CLAIM.size :]
+    is_open = state == OPEN
+    return Claim(content, owner, claimed_ms, None if is_open else rest, rest if is_open else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of one tenant and one state fingerprint; every key is one hash tag of its own.
+
+    Raises `ValueError` for a tenant that would break out of the tag.
+    """
+
+    tenant: str
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if not self.tenant or set(self.tenant) & set("{}:\r\n "):
+            raise ValueError(f"tenant {self.tenant!r}: no braces, colons or spaces")
+
+    def state(self, entity: str, pseudonym: str) -> str:
+        """State of one entity."""
+        return f"{{{self.tenant}:{entity}:{pseudonym}}}:s:{self.fingerprint}"
+
+    def claim(self, key: str) -> str:
+        """Claim of `tx:<id>`, `label:<id>` or `event:<id>`."""
+        return f"{{{self.tenant}:{key}}}"
+
+    @property
+    def generation(self) -> str:
+        """Token of the store's life."""
+        return f"{{{self.tenant}:meta}}:generation"
+
+    @property
+    def watermark(self) -> str:
+        """Hash of the Flink jobs' positions."""
+        return f"{{{self.tenant}:meta}}:watermark"
+
+    @property
+    def open_claims(self) -> str:
+        """Sorted set of claims that may be open, by the time they were taken."""
+        return f"{{{self.tenant}:meta}}:open"
+
+
+def generation(token: str, *run_ids: str) -> str:
+    """The store's generation: the value under `Keys.generation` and the servers' run ids (`INFO server`)."""
+    return ".".join((token, *sorted(run_ids)))
+
+
+def watermark_field(topic: str, partition: int) -> str:
+    """Field of the watermark hash."""
+    return f"{topic}:{partition}"
+
+
+def watermark_value(life: str, next_offset: int, event_time_ms: int, wall_ms: int) -> str:
+    """Value of the watermark hash; `life` is the generation."""
+    return f"{life} {next_offset} {event_time_ms} {wall_ms}"
+
+
+def parse_watermark(fields: Mapping[bytes, bytes]) -> dict[tuple[str, int], tuple[str, int, int, int]]:
+    """The watermark hash as `(topic, partition) -> (generation, next offset, event time ms, wall ms)`."""
+    found = {}
+    for name, value in fields.items():
+        topic, _, partition = name.decode().rpartition(":")
+        life, offset, event_time_ms, wall_ms = value.decode().split(" ")
+        found[topic, int(partition)] = (life, int(offset), int(event_time_ms), int(wall_ms))
+    return found
