@@ -20,7 +20,7 @@ def catalogue_page(catalogue: Catalogue) -> str:
         "| field | kind | required | column in a history |",
         "|---|---|---|---|",
         f"| `{schema.id}` | text | yes | `{schema.id_column or schema.id}` |",
-        f"| `{schema.time}` | epoch ms, or ISO 8601 with an offset | yes | `{schema.time_column or schema.time}` |",
+        f"| `{schema.time}` | epoch ms or ISO 8601 | yes | `{schema.time_column or schema.time}` |",
     ]
     for field in schema.fields:
         kind = f"one of {', '.join(field.values)}" if field.values else field.kind
@@ -49,12 +49,15 @@ def meaning(feature: Feature) -> str:
             events = "transactions" if feature.source == TRANSACTION else f"`{feature.source}` events"
             of = f" of {feature.field}" if feature.field else ""
             before = f", ending {duration(feature.delay_ms)} before" if feature.delay_ms else ""
-            return f"{feature.aggregate}{of} over the {feature.of}'s {events}{kept} in {_window(feature)}{before}"
+            what = f"{feature.aggregate}{of} over the {feature.of}'s {events}{kept}"
+            return f"{what} in {_window(feature)}{before}"
         case Ratio():
             per = f", times {feature.per:g}" if feature.per != 1 else ""
             return f"`{feature.numerator.name}` / `{feature.denominator.name}`{per}"
         case ZScore():
-            return f"{feature.field} against the {feature.of}'s mean in {_window(feature)}, in standard deviations"
+            return (
+                f"standard deviations of {feature.field} above the {feature.of}'s mean in {_window(feature)}"
+            )
         case Gap():
             source = "transaction" if feature.source == TRANSACTION else f"`{feature.source}`"
             return f"seconds since the {feature.of}'s last {source}"
