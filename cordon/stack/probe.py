@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -103,15 +104,23 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class TaskManagers:
-    """A Flink cluster has this many task managers registered."""
+    """A Flink cluster has this many task managers that were heard of since the part started.
+
+    A killed one stays listed until its job manager misses it; it does not count.
+    """
 
     rest: str
     count: int = 1
 
     def ready(self, *, running_s: float) -> bool:
         """See `Probe`."""
-        overview = fetch(f"{self.rest}/overview")
-        return isinstance(overview, dict) and overview.get("taskmanagers", 0) >= self.count
+        answer = fetch(f"{self.rest}/taskmanagers")
+        if not isinstance(answer, dict):
+            return False
+        started_ms = (time.time() - running_s) * 1000
+        # Despite its name, the field is the time of the last heartbeat, in epoch milliseconds.
+        heard = [each for each in answer["taskmanagers"] if each["timeSinceLastHeartbeat"] > started_ms]
+        return len(heard) >= self.count
 
 
 @dataclass(frozen=True, slots=True)

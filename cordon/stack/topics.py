@@ -1,0 +1,86 @@
+"""The topics of an installation, as values, and the task that creates those that are missing.
+
+`python -m cordon.stack.topics` is the part `topics` of the stack: it ends once all exist.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from cordon.settings import InvalidSettings, Kafka, Settings
+
+ANSWER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic. `options` are its own, beside the broker's defaults."""
+
+    name: str
+    partitions: int
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def topics(kafka: Kafka) -> tuple[Topic, ...]:
+    """Every topic of an installation. The log of decisions keeps everything: all else is rebuilt from it."""
+    kept = {"retention.ms": "-1", "retention.bytes": "-1"}
+    return (
+        Topic(kafka.transactions, kafka.partitions, kept),
+        Topic(kafka.decisions, kafka.partitions, kept),
+        Topic(kafka.labels, kafka.partitions, kept),
+        Topic(kafka.events, kafka.partitions, kept),
+        Topic(kafka.checkpoints, 1, kept),
+        Topic(kafka.dead_letters, 1, kept),
+        Topic(kafka.alerts, 1),
+        Topic(kafka.positions, 1, {"cleanup.policy": "compact"}),
+    )
+
+
+def create_topics(bootstrap: str, wanted: Sequence[Topic], *, replication: int = 1) -> tuple[str, ...]:
+    """Creates the topics that do not exist; returns their names. Raises `KafkaException`."""
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    new = [
+        NewTopic(
+            topic.name,
+            num_partitions=topic.partitions,
+            replication_factor=replication,
+            config=dict(topic.options),
+        )
+        for topic in wanted
+    ]
+    created = []
+    for name, future in client.create_topics(new, operation_timeout=ANSWER_S).items():
+        try:
+            future.result(timeout=ANSWER_S)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+        else:
+            created.append(name)
+    return tuple(created)
+
+
+def main() -> int:
+    """Creates what is missing at the configured broker; the exit status says whether all exist."""
+    try:
+        kafka = Settings.load().kafka
+    except InvalidSettings as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    try:
+        created = create_topics(kafka.bootstrap, topics(kafka))
+    except KafkaException as error:
+        sys.stderr.write(f"{kafka.bootstrap}: {error}\n")
+        return 1
+    sys.stderr.write(f"created: {', '.join(created) or 'nothing, all exist'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
