@@ -113,7 +113,7 @@ class _Timeline:
         return surplus
 
     def _happenings(self, log: Log) -> Iterable[tuple[dict[str, Any], Happening | None, str | None, int]]:
-        """Records with their meaning in the source. `rank` orders ties: transactions in file order, the rest."""
+        """Records with their meaning in the source. `rank` orders ties: file order, then the rest."""
         source = self.source
         place = {transaction_id: rank for rank, transaction_id in enumerate(source.transactions)}
         for record in log.decisions:
