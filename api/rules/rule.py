@@ -1,0 +1,212 @@
+"""Rules as values: what an analyst publishes, and what a set of them answers."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from api.rules.compile import Condition
+from api.rules.syntax import Outcome, Sentence
+
+Mode = Literal["off", "shadow", "live"]
+Answer = Literal["hit", "no_hit", "not_evaluated"]
+OUTCOME_OF_ACTION: Mapping[str, Outcome] = {
+    "allow": Outcome.APPROVE,
+    "challenge": Outcome.CHALLENGE,
+    "review": Outcome.REVIEW,
+    "decline": Outcome.DECLINE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A test that travels with its rule: values of words (money in minor units) and the result."""
+
+    given: Mapping[str, Any]
+    result: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `rollout_percent`: share of subjects (stable hash) to which a live rule applies.
+
+    `amount_max`: an `allow` rule never lets more than this pass (minor units of the base currency).
+    """
+
+    id: str
+    version: int
+    sentence: Sentence
+    reason: str
+    owner: str
+    mode: Mode = "live"
+    rollout_percent: float = 100.0
+    expires_ms: int | None = None
+    amount_max: int | None = None
+    examples: tuple[Example, ...] = ()
+    description: str = ""
+
+    @property
+    def action(self) -> str:
+        """allow, challenge, review or decline."""
+        return self.sentence.action
+
+    @property
+    def outcome(self) -> Outcome:
+        """What a hit asks for."""
+        return OUTCOME_OF_ACTION[self.action]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """What one rule said of one transaction.
+
+    `counts`: whether it took part in the decision: a live hit within its rollout, neither snoozed nor
+    tripped. `missing`: words without a value, or `expired`, when it could not be evaluated.
+    """
+
+    id: str
+    version: int
+    result: Answer
+    mode: Mode
+    action: str
+    counts: bool
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What rules look at. `features`: by name, absent ones `None`; money in minor units.
+
+    `unit`: the id (pseudonym) whose stable hash decides a rollout.
+    """
+
+    features: Mapping[str, float | None]
+    fields: Mapping[str, Any]
+    entities: Mapping[str, str]
+    score: int | None
+    probability: float | None
+    expected_loss: int | None
+    amount: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What else rules depend on: the time (epoch ms), rules that a breaker dropped to shadow, snoozes
+    as `(rule id, entity pseudonym)`."""
+
+    now_ms: int
+    tripped: frozenset[str] = frozenset()
+    snoozed: frozenset[tuple[str, str]] = frozenset()
+
+
+class _Ready:
+    """A rule with its results made ahead: they are values, and making one costs more than a condition."""
+
+    __slots__ = ("_absent", "condition", "counts", "idle", "no_hit", "required", "rule")
+
+    def __init__(self, rule: Rule, condition: Condition, required: tuple[tuple[str, int], ...]) -> None:
+        self.rule = rule
+        self.condition = condition
+        self.required = required
+        self.no_hit = self._result("no_hit")
+        self.counts = self._result("hit", counts=True)
+        self.idle = self._result("hit")
+        self._absent: dict[tuple[str, ...], RuleResult] = {}
+
+    def missing(self, names: tuple[str, ...]) -> RuleResult:
+        """Could not be evaluated, because of `names`."""
+        found = self._absent.get(names)
+        if found is None:
+            found = self._absent[names] = self._result("not_evaluated", names=names)
+        return found
+
+    def _result(self, answer: Answer, *, counts: bool = False, names: tuple[str, ...] = ()) -> RuleResult:
+        return RuleResult(
+            self.rule.id, self.rule.version, answer, self.rule.mode, self.rule.action, counts, names
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """An immutable, versioned set. `slots`: row slot of every word that some rule uses."""
+
+    name: str
+    version: str
+    rules: tuple[Rule, ...]
+    conditions: tuple[Condition, ...]
+    required: tuple[tuple[str, ...], ...]
+    slots: Mapping[str, int]
+    sources: Mapping[str, str]
+    lists_version: str = ""
+    _row: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+    _ready: tuple["_Ready", ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ordered = sorted(self.slots, key=lambda name: self.slots[name])
+        object.__setattr__(self, "_row", tuple((name, self.sources[name]) for name in ordered))
+        parts = zip(self.rules, self.conditions, self.required, strict=True)
+        ready = [
+            _Ready(rule, condition, tuple((name, self.slots[name]) for name in required))
+            for rule, condition, required in parts
+            if rule.mode != "off"
+        ]
+        object.__setattr__(self, "_ready", tuple(ready))
+
+    def evaluate(self, facts: Facts, circumstances: Circumstances) -> tuple[RuleResult, ...]:
+        """Every rule that is not off says something; nothing raises."""
+        row = self.row(facts, circumstances.now_ms)
+        found = []
+        for ready in self._ready:
+            rule = ready.rule
+            if rule.expires_ms is not None and rule.expires_ms <= circumstances.now_ms:
+                found.append(ready.missing(("expired",)))
+                continue
+            answer = ready.condition(row)
+            if answer is None:
+                absent = tuple(name for name, slot in ready.required if row[slot] is None)
+                found.append(ready.missing(absent or ("division by zero",)))
+            elif answer:
+                counts = rule.mode == "live" and _applies(rule, facts, circumstances)
+                found.append(ready.counts if counts else ready.idle)
+            else:
+                found.append(ready.no_hit)
+        return tuple(found)
+
+    def row(self, facts: Facts, now_ms: int) -> list[Any]:
+        """Values of the used words in slot order; slot 0 is the time."""
+        row: list[Any] = [now_ms]
+        features, fields, entities = facts.features, facts.fields, facts.entities
+        for name, source in self._row:
+            if source == "feature":
+                row.append(features.get(name))
+            elif source == "field":
+                row.append(fields.get(name))
+            elif source == "entity":
+                row.append(entities.get(name))
+            else:
+                row.append(getattr(facts, name))
+        return row
+
+    def rule(self, rule_id: str) -> Rule | None:
+        """The rule of that id."""
+        return next((r for r in self.rules if r.id == rule_id), None)
+
+
+EMPTY = RuleSet("none", "none", (), (), (), {}, {})
+
+
+def _applies(rule: Rule, facts: Facts, circumstances: Circumstances) -> bool:
+    if rule.id in circumstances.tripped:
+        return False
+    if circumstances.snoozed and any((rule.id, e) in circumstances.snoozed for e in facts.entities.values()):
+        return False
+    if rule.amount_max is not None and facts.amount > rule.amount_max:
+        return False
+    return rule.rollout_percent >= 100 or share(rule.id, facts.unit) < rule.rollout_percent
+
+
+def share(salt: str, unit: str) -> float:
+    """Stable hash of `unit` in [0, 100): the same unit stays in a growing rollout."""
+    digest = hashlib.blake2b(f"{salt}\x1f{unit}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64 * 100
