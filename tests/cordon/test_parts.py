@@ -1,0 +1,60 @@
+"""The fixtures of real parts do what they say."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import redis
+import redis.cluster
+from confluent_kafka import Consumer, Producer
+
+from cordon.stack.valkey import Valkey
+from tests.parts import RunningCluster, RunningFlink, RunningKafka
+
+
+def test_a_valkey_node_keeps_what_it_is_told_and_evicts_nothing(valkey: Valkey):
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("card-1", 7)
+        assert client.get("card-1") == b"7"
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+
+
+def test_a_valkey_node_answers_on_its_socket(valkey: Valkey):
+    assert valkey.socket is not None
+    with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+        assert client.ping()
+
+
+def test_a_cluster_of_three_primaries_owns_all_slots(redis_cluster: RunningCluster):
+    with redis.cluster.RedisCluster.from_url(redis_cluster.url) as client:
+        for number in range(50):
+            client.set(f"{{card-{number}}}", number)
+        assert [client.get(f"{{card-{number}}}") for number in range(50)] == [b"%d" % n for n in range(50)]
+        assert len(client.get_primaries()) == 3
+
+
+def test_a_broker_keeps_an_old_record(kafka: RunningKafka):
+    topic = kafka.topic("old")
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    producer.produce(topic, b"a", timestamp=1_000_000_000_000)
+    assert producer.flush(10) == 0
+    consumer = Consumer(
+        {"bootstrap.servers": kafka.bootstrap, "group.id": topic, "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([topic])
+    message = consumer.poll(20)
+    consumer.close()
+    assert message is not None
+    assert message.value() == b"a"
+
+
+def test_the_topics_of_two_tests_are_never_the_same(kafka: RunningKafka):
+    assert kafka.settings(partitions=2).decisions != kafka.settings(partitions=2).decisions
+
+
+def test_a_flink_cluster_has_four_slots(flink: RunningFlink):
+    with urllib.request.urlopen(f"{flink.rest}/overview") as answer:
+        overview = json.load(answer)
+    assert overview["slots-total"] == 4
