@@ -35,7 +35,22 @@ CHANNELS: tuple[str, ...] = ("pos", "ecom", "atm", "moto", "recurring")
 ENTRY_MODES: tuple[str, ...] = ("chip", "contactless", "stripe", "manual", "online")
 """How the card's data were read; absent (null) for `recurring`."""
 
-COUNTRIES: tuple[str, ...] = ("DE", "FR", "ES", "IT", "NL", "AT", "GB", "PL", "US", "JP", "RO", "BR", "VN", "TR")
+COUNTRIES: tuple[str, ...] = (
+    "DE",
+    "FR",
+    "ES",
+    "IT",
+    "NL",
+    "AT",
+    "GB",
+    "PL",
+    "US",
+    "JP",
+    "RO",
+    "BR",
+    "VN",
+    "TR",
+)
 """ISO 3166 codes. Customers live in the first eight, merchants in the first ten; the last four are only
 seen in `ip_country` (private networks, travel, proxies)."""
 
