@@ -41,14 +41,16 @@ payload or answer`.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Final, Literal
 
 from features.catalogue import Catalogue
 from features.layout import Layout, Observation
-from features.state import Assertion
+from features.state import FORMAT, RING, Assertion, State
 from features.store import Arrival, Claim, Status
+from features.tier import TIERS
 
 REVISION: Final = 1
 EXACT: Final = 2**53
@@ -76,6 +78,63 @@ def function_name(catalogue: Catalogue, function: Function, entity: str | None =
     """Name for FCALL; `merge` has one function per entity. Raises `KeyError` for an unknown entity."""
     name = f"{library_name(catalogue)}_{function}"
     return name if entity is None else f"{name}_{entity_number(catalogue, entity)}"
+
+
+def library(catalogue: Catalogue) -> str:
+    """Source of the function library, for `FUNCTION LOAD REPLACE`."""
+    name = library_name(catalogue)
+    numbers = range(1, len(catalogue.entities) + 1)
+    merge = (
+        'redis.register_function("{0}_merge_{1}", '
+        "function(keys, args) return merge_one({1}, keys, args) end)"
+    )
+    filled = {
+        "@NAME@": name,
+        "@FORMAT@": str(FORMAT),
+        "@LAYOUTS@": "\n".join(_layout(layout) for layout in catalogue.layouts.values()),
+        "@MERGES@": "\n".join(merge.format(name, number) for number in numbers),
+    }
+    source = files("features").joinpath("library.lua").read_text(encoding="utf-8")
+    for mark, text in filled.items():
+        source = source.replace(mark, text)
+    return source
+
+
+def _layout(layout: Layout) -> str:
+    """One entity's constants: formats, offsets from 1, sizes in bytes, places of values in a target."""
+    words = ["c8" if head.kind == "place" else "I8" for head in layout.heads]
+    header = "<I4I8I8" + "c8" * RING + "".join(words) + "I4" * (3 + len(layout.maps))
+    target = "<I8c8" + "I8" * len(layout.measures) + "".join(words) + "c8" * len(layout.maps)
+    body = 20 + 8 * RING + 8 * len(words) + 4 * (3 + len(layout.maps))
+    fields = 3 + RING + len(words) + 3 + len(layout.maps)
+    values = 2 + len(layout.measures) + len(layout.heads) + len(layout.maps)
+    places = _list("true" if head.kind == "place" else "false" for head in layout.heads)
+    empty = "".join(f"\\{byte:03d}" for byte in State(layout).encode())
+    seen = _list(f"{{bound = {m.bound}, horizon = {m.horizon_ms}}}" for m in layout.maps)
+    return f"""  {{
+    -- {layout.entity}
+    header = "{header}", fields = {fields}, body = {body + 1},
+    target = "{target}", next = {values + 1},
+    empty = "{empty}",
+    deltas = {len(layout.measures)}, heads = {len(words)}, places = {places},
+    maps = {len(layout.maps)}, seen = {seen},
+    sizes = {{{", ".join(f"[{s.code}] = {s.size}" for s in sections(layout))}}},
+{"".join(_tier(layout, tier) for tier in range(len(TIERS)))}  }},"""
+
+
+def _tier(layout: Layout, tier: int) -> str:
+    slots = layout.tiers[tier]
+    largest = _list("true" if layout.measures[m].grows_by == "max" else "false" for m in slots)
+    return f"""    {{
+      length = {TIERS[tier].length_ms}, keep = {layout.keep_ms[tier]},
+      slots = {len(slots)}, size = {4 + 8 * len(slots)}, format = "<I4{"I8" * len(slots)}",
+      from = {_list(str(3 + m) for m in slots)}, max = {largest},
+    }},
+"""
+
+
+def _list(items: Iterable[str]) -> str:
+    return f"{{{', '.join(items)}}}"
 
 
 def entity_number(catalogue: Catalogue, entity: str) -> int:
@@ -141,10 +200,10 @@ def target_struct(layout: Layout) -> struct.Struct:
 def pack_arrival(arrival: Arrival, targets: bytes, now_ms: int, deadline_ms: int, takeover_ms: int) -> bytes:
     """The argument of `arrive` and `claim` (there with `targets` empty)."""
     count = len(arrival.targets) if targets else 0
-    head = _ARRIVE.pack(
-        now_ms, deadline_ms, takeover_ms, CLAIM_LIFETIME_S, arrival.observe, count, arrival.content, arrival.owner
+    flags = arrival.observe, count, arrival.content, arrival.owner
+    return b"".join(
+        (_ARRIVE.pack(now_ms, deadline_ms, takeover_ms, CLAIM_LIFETIME_S, *flags), targets, arrival.payload)
     )
-    return b"".join((head, targets, arrival.payload))
 
 
 def pack_target(packer: struct.Struct, number: int, seen: Observation) -> bytes:

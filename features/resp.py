@@ -1,0 +1,194 @@
+"""RESP over a socket: pipelined commands, time limits, errors that say what to do.
+
+A round trip costs about a microsecond per command here, where a general client costs tens.
+
+    StoreUnavailable    no connection, no answer in time, out of memory, loading, read-only replica
+    FunctionMissing     the server has no such function: load the library, send the command again
+    Redirected          a cluster node says that another one serves the slot
+    StoreMisused        everything else: a bug or a wrong configuration
+"""
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+from features.store import StoreMisused, StoreUnavailable
+
+Word = bytes | str | int
+Command = tuple[Word, ...]
+Reply = bytes | int | None | list["Reply"]
+READ_BYTES: Final = 262_144
+# Error codes after which the same command may succeed, with nothing wrong on our side.
+_PASSING: Final = frozenset(
+    {"OOM", "LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF"}
+)
+_NOTHING: Final = object()
+# The stub of hiredis allows commands of one word only.
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
+
+
+class FunctionMissing(StoreUnavailable):
+    """The server does not have the function: load the library and repeat."""
+
+
+class Redirected(StoreUnavailable):
+    """Another node serves the slot; `ask`: only for this command, not yet for good."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        kind, slot, address = text.split(" ")[:3]
+        self.ask = kind == "ASK"
+        self.slot = int(slot)
+        self.address = address
+
+
+Answer = Reply | StoreUnavailable | StoreMisused
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens: a unix socket's path, or a host and port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 6379
+    password: str = ""
+    database: int = 0
+
+    @classmethod
+    def parse(cls, url: str) -> "Address":
+        """`unix:///path` or `redis://[:password@]host[:port][/database]`. Raises `StoreMisused`."""
+        parts = urlsplit(url)
+        password = unquote(parts.password or "")
+        if parts.scheme == "unix" and parts.path:
+            return cls(path=unquote(parts.path), password=password)
+        if parts.scheme in ("redis", "cluster") and parts.hostname:
+            database = parts.path.strip("/")
+            if database and not database.isdigit():
+                raise StoreMisused(f"{url}: the database is a number, not {database!r}")
+            return cls("", parts.hostname, parts.port or 6379, password, int(database or 0))
+        raise StoreMisused(f"store URL {url!r}: use unix:///path, redis://host:port or cluster://host:port")
+
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
+
+
+def fault(text: str) -> StoreUnavailable | StoreMisused:
+    """The error that a server's error reply stands for."""
+    code = text.split(" ", 1)[0]
+    if code in ("MOVED", "ASK"):
+        return Redirected(text)
+    if "Function not found" in text:
+        return FunctionMissing(text)
+    if code in _PASSING or "max number of clients" in text:
+        return StoreUnavailable(text)
+    return StoreMisused(text)
+
+
+class Connection:
+    """One connection, opened when needed and again after a failure. Not for several threads.
+
+    `connect_s`, `read_s`: limits in seconds, of connecting and of one whole round trip.
+    `greet` is called after each connect, with this connection, before any other command.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connect_s: float = 1.0,
+        read_s: float = 1.0,
+        greet: Callable[["Connection"], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.address = address
+        self._connect_s = connect_s
+        self._read_s = read_s
+        self._greet = greet
+        self._monotonic = monotonic
+        self._socket: socket.socket | None = None
+        self._reader = hiredis.Reader(replyError=fault, notEnoughData=_NOTHING)
+
+    def call(self, *words: Word) -> Reply:
+        """One command. Raises what its reply stands for."""
+        answer = self.pipeline([words])[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def pipeline(self, commands: Sequence[Command], limit_s: float | None = None) -> list[Answer]:
+        """Send all, then read all replies; an error reply is returned in its place.
+
+        Raises `StoreUnavailable` when the server is not there or slow: what it did is then unknown.
+        """
+        self.send(commands)
+        return self.receive(len(commands), limit_s)
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Write the commands; their replies are to be received next. Raises `StoreUnavailable`."""
+        sock = self._socket or self._open()
+        try:
+            sock.settimeout(self._read_s)
+            sock.sendall(b"".join(map(_pack, commands)))
+        except OSError as error:
+            self.close()
+            raise StoreUnavailable(f"{self.address}: {error}") from error
+
+    def receive(self, count: int, limit_s: float | None = None) -> list[Answer]:
+        """Replies of the last `send`, within the limit. Raises `StoreUnavailable`."""
+        sock, reader = self._socket, self._reader
+        if sock is None:
+            raise StoreUnavailable(f"{self.address}: not connected")
+        until = self._monotonic() + (self._read_s if limit_s is None else limit_s)
+        answers: list[Answer] = []
+        try:
+            while len(answers) < count:
+                answer = reader.gets()
+                if answer is not _NOTHING:
+                    answers.append(answer)
+                    continue
+                sock.settimeout(max(0.0001, until - self._monotonic()))
+                data = sock.recv(READ_BYTES)
+                if not data:
+                    raise OSError("the server closed the connection")
+                reader.feed(data)
+        except (OSError, hiredis.ProtocolError) as error:
+            self.close()
+            raise StoreUnavailable(f"{self.address}: {error}") from error
+        return answers
+
+    def close(self) -> None:
+        """Drop the connection; the next command opens another one."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _open(self) -> socket.socket:
+        try:
+            if self.address.path:
+                sock = socket.socket(socket.AF_UNIX)
+                sock.settimeout(self._connect_s)
+                sock.connect(self.address.path)
+            else:
+                sock = socket.create_connection((self.address.host, self.address.port), self._connect_s)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            raise StoreUnavailable(f"{self.address}: {error}") from error
+        self._socket = sock
+        self._reader = hiredis.Reader(replyError=fault, notEnoughData=_NOTHING)
+        try:
+            if self.address.password:
+                self.call("AUTH", self.address.password)
+            if self.address.database:
+                self.call("SELECT", self.address.database)
+            if self._greet is not None:
+                self._greet(self)
+        except (StoreUnavailable, StoreMisused):
+            self.close()
+            raise
+        return sock
