@@ -27,12 +27,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from cordon.failure import Failure
+
 FILE_VARIABLE = "CORDON_CONFIG"
 DEFAULT_FILE = Path("cordon.toml")
 HIDDEN = "********"
 
 
-class InvalidSettings(Exception):
+class InvalidSettings(Failure):
     """The settings do not parse; the message names each one and says how to write it. Fix and start again."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 
+from cordon.failure import Failure
 from cordon.stack.part import Part
 from cordon.stack.port import HOST, Ports
 from cordon.stack.valkey import Valkey
@@ -16,7 +17,7 @@ from cordon.stack.valkey import Valkey
 SLOTS = 16_384
 
 
-class ClusterNotFormed(Exception):
+class ClusterNotFormed(Failure):
     """The nodes do not agree on the slots in time: read their logs."""
 
 

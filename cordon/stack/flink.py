@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cordon.failure import Failure
 from cordon.stack.part import Part
 from cordon.stack.port import HOST
 from cordon.stack.probe import Healthy, TaskManagers
@@ -25,7 +26,7 @@ appender.console.layout.pattern = %d{{yyyy-MM-dd HH:mm:ss,SSS}} %-5p %c - %m%n
 """
 
 
-class FlinkMissing(Exception):
+class FlinkMissing(Failure):
     """The Flink environment is not there: run `make setup`."""
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import socket
 
+from cordon.failure import Failure
+
 HOST = "127.0.0.1"
 # Linux gives 32768 and above to outgoing connections: a port chosen below is not taken before it is bound.
 LOWEST, HIGHEST = 12_000, 32_000
 
 
-class NoFreePort(Exception):
+class NoFreePort(Failure):
     """A hundred random ports were all taken: free some and start again."""
 
 

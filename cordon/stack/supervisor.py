@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cordon.failure import Failure
 from cordon.stack.part import Part, PartStatus, State
 from cordon.stack.process import Process
 
@@ -31,7 +32,7 @@ LOG_BYTES_MAX = 32 * 2**20
 UP = (State.STARTING, State.READY, State.PAUSED)
 
 
-class StackError(Exception):
+class StackError(Failure):
     """The stack cannot do what was asked; the message says why.
 
     * PartFailed    a part does not start or keeps dying: read its log, correct, start again

@@ -1,0 +1,1 @@
+"""The commands of `cordon`, one module each."""

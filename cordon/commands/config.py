@@ -1,0 +1,22 @@
+"""`cordon config`: the settings in force, with secrets hidden."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from cordon.settings import Settings, flatten
+
+
+def command(
+    env: Annotated[bool, typer.Option("--env", help="As environment variables instead of JSON.")] = False,
+) -> None:
+    """Prints every setting after file and environment; leaves with 2 and a message where one is wrong."""
+    shown = Settings.load().printable()
+    if env:
+        for name, value in flatten(shown):
+            typer.echo(f"{name}={value}")
+    else:
+        typer.echo(json.dumps(shown, indent=2))
