@@ -12,7 +12,7 @@ subtask nothing overtakes, so a position that arrives says that all before it ha
 several subtasks each of them gets its own position row (a *lane*).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -161,20 +161,17 @@ def grouping(catalogue: Catalogue, read: tuple[Topic, ...], lanes: Lanes | None 
     fanned = [_fan_out(catalogue, topic, names, lanes or Lanes()) for topic in read]
     totals = [*(f"SUM({c}) AS {c}" for c in sums), *(f"MAX({c}) AS {c}" for c in greatest)]
     union = "\nUNION ALL\n".join(fanned)
-    return f"SELECT `code`, `id`, `key`, {', '.join(totals)}\nFROM (\n{union}\n)\nGROUP BY `code`, `id`, `key`"
+    group = "`code`, `id`, `key`"
+    return f"SELECT {group}, {', '.join(totals)}\nFROM (\n{union}\n)\nGROUP BY {group}"
 
 
 def _fan_out(catalogue: Catalogue, topic: Topic, names: list[str], lanes: Lanes) -> str:
     rows = [
-        row
-        for section in sections(catalogue)
-        if (row := _row(catalogue, topic, section, names)) is not None
+        row for section in sections(catalogue) if (row := _row(catalogue, topic, section, names)) is not None
     ]
     for lane in range(lanes.count):
         values = {"x0": "`event_offset` + 1", "x1": "COALESCE(`time_ms`, 0)"}
-        rows.append(
-            _record(names, TOPICS.index(topic), lanes.expression(lane), "`event_partition`", values)
-        )
+        rows.append(_record(names, TOPICS.index(topic), lanes.expression(lane), "`event_partition`", values))
     listed = ",\n    ".join(rows)
     quoted = ", ".join(_quoted(n) for n in names)
     return (
@@ -192,8 +189,8 @@ def _row(catalogue: Catalogue, topic: Topic, section: Section, names: list[str])
         if topic != "decisions":
             return None
         mark = f"`marks`.{_quoted(layout.maps[section.map].field)}"
-        applies = f"`{_LIVE}` AND {mark} > 0"
-        return _record(names, section.code, _when(applies, who, "NULL"), f"COALESCE({mark}, 0)", {"x0": _time()})
+        met = _when(f"`{_LIVE}` AND {mark} > 0", who, "NULL")
+        return _record(names, section.code, met, f"COALESCE({mark}, 0)", {"x0": _time()})
     conditions, values = _entries(schema, topic, section, layout)
     if not values:
         return None
@@ -207,20 +204,18 @@ def _entries(
 ) -> tuple[list[str], dict[str, str]]:
     """Conditions under which an event enters the section, and SQL of each column that it then grows."""
     slots = () if section.tier is None else layout.tiers[section.tier]
-    parts: list[tuple[str, Measure | Head, Callable[[], str]]] = []
-    for column, slot in zip(section.slots, slots, strict=True):
-        measure = layout.measures[slot]
-        parts.append((column, measure, lambda m=measure: _delta(m)))  # type: ignore[misc]
-    if section.heads:
-        for column, head in zip(section.heads, layout.heads, strict=True):
-            parts.append((column, head, lambda h=head: _head(h)))  # type: ignore[misc]
+    measures = [layout.measures[slot] for slot in slots]
+    parts = [
+        *((c, m.source, m.where, _delta(m)) for c, m in zip(section.slots, measures, strict=True)),
+        *((c, h.source, h.where, _head(h)) for c, h in zip(section.heads, layout.heads, strict=False)),
+    ]
     conditions: dict[str, None] = {}
     values: dict[str, str] = {}
-    for column, what, sql in parts:
-        condition = _condition(schema, topic, what.source, what.where)
+    for column, of, where, expression in parts:
+        condition = _condition(schema, topic, of, where)
         if condition is not None:
             conditions[condition] = None
-            values[column] = _when(condition, sql(), "0")
+            values[column] = _when(condition, expression, "0")
     return list(conditions), values
 
 
@@ -239,10 +234,9 @@ def _condition(schema: Schema, topic: Topic, of: str, where: tuple[Where, ...]) 
 
 
 def _filter(schema: Schema, where: Where) -> str:
-    fits = {"boolean": bool, "amount": int, "integer": int, "number": (int, float)}
-    kind = schema.by_name[where.field].kind
-    expected = fits.get(kind, str)
-    values = [v for v in where.values if isinstance(v, expected)]
+    fits = {"boolean": (bool,), "amount": (int,), "integer": (int,), "number": (int, float)}
+    expected = fits.get(schema.by_name[where.field].kind, (str,))
+    values = [v for v in where.values if type(v) in expected]
     if not values:
         return "FALSE"
     literals = ", ".join(_literal(v) if isinstance(v, str) else str(v).upper() for v in values)
@@ -300,7 +294,8 @@ def _fields(catalogue: Catalogue, topic: Topic) -> list[str]:
     """Fields of the transaction that some slot grown by this topic reads, in the schema's order."""
     needed: set[str] = set()
     for layout in catalogue.layouts.values():
-        for what in (*layout.measures, *layout.heads):
+        readers: list[Measure | Head] = [*layout.measures, *layout.heads]
+        for what in readers:
             if _condition(catalogue.schema, topic, what.source, what.where) is not None:
                 needed.update(w.field for w in what.where)
                 if isinstance(what, Measure) and what.field is not None and what.aggregate != "count":
