@@ -8,6 +8,7 @@ of one entity are concatenated into one call::
 Only the last row of a slot in a batch counts: absolute values grow, so it holds what the earlier ones do.
 """
 
+from binascii import crc_hqx
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,8 @@ class Plan:
 
     `shapes`: by code. `before`, `after`: the parts of an entity's call before and after the 32-character
     pseudonym (up to the length of the argument). `tags`: the key's hash tag before the pseudonym.
-    `columns`: number of slot columns of a row.
+    `columns`: number of slot columns of a row. `position`: the column of a position's next offset; the
+    event time follows it.
     """
 
     shapes: Mapping[int, Shape]
@@ -52,6 +54,7 @@ class Plan:
     after: tuple[bytes, ...]
     tags: tuple[bytes, ...]
     columns: int
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def plan(catalogue: Catalogue, tenant: str) -> Plan:
         before.append(call + b"$%d\r\n" % length + left)
         after.append(right + b"\r\n$")
         tags.append(left[1:])
-    return Plan(shapes, tuple(before), tuple(after), tuple(tags), len(order))
+    return Plan(shapes, tuple(before), tuple(after), tuple(tags), len(order), order.index("x0"))
 
 
 def words(ids: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -238,14 +241,11 @@ def _write_heads(
             out[begin[mine][:, None] + np.arange(matrix.shape[1])] = matrix
 
 
-_POLYNOMIAL = 0x1021
-
-
 def _crc_table() -> np.ndarray[Any, np.dtype[np.uint16]]:
     table = np.arange(256, dtype=np.uint16) << np.uint16(8)
     for _ in range(8):
         carry = (table & 0x8000) != 0
-        table = (table << np.uint16(1)) ^ np.where(carry, np.uint16(_POLYNOMIAL), np.uint16(0))
+        table = (table << np.uint16(1)) ^ np.where(carry, np.uint16(0x1021), np.uint16(0))
     return table
 
 
@@ -256,7 +256,7 @@ def slots(plan: Plan, call: Call) -> Numbers:
     """Redis Cluster's slot of each call's key (CRC16 XMODEM of the hash tag, modulo 16384)."""
     starts = call.starts
     ids = np.ascontiguousarray(call.rows.words[starts]).view(np.uint8).reshape(-1, ID_LENGTH)
-    seeds = np.array([_crc(tag, 0) for tag in plan.tags], dtype=np.uint16)
+    seeds = np.array([crc_hqx(tag, 0) for tag in plan.tags], dtype=np.uint16)
     crc = seeds[call.entity[starts]]
     for column in range(ID_LENGTH):
         crc = (crc << np.uint16(8)) ^ _CRC[(crc >> np.uint16(8)) ^ ids[:, column]]
@@ -265,13 +265,7 @@ def slots(plan: Plan, call: Call) -> Numbers:
 
 def slot(key: str) -> int:
     """Redis Cluster's slot of one key with a hash tag."""
-    return _crc(key[key.index("{") + 1 : key.index("}")].encode(), 0) & 16383
-
-
-def _crc(data: bytes, crc: int) -> int:
-    for byte in data:
-        crc = (crc << 8) & 0xFFFF ^ int(_CRC[(crc >> 8) ^ byte])
-    return crc
+    return crc_hqx(key[key.index("{") + 1 : key.index("}")].encode(), 0) % 16_384
 
 
 def share(call: Call, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> Call:
