@@ -43,6 +43,7 @@ payload or answer`.
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from typing import Final, Literal
 
@@ -85,8 +86,7 @@ def library(catalogue: Catalogue) -> str:
     name = library_name(catalogue)
     numbers = range(1, len(catalogue.entities) + 1)
     merge = (
-        'redis.register_function("{0}_merge_{1}", '
-        "function(keys, args) return merge_one({1}, keys, args) end)"
+        'redis.register_function("{0}_merge_{1}", function(keys, args) return merge_one({1}, keys, args) end)'
     )
     filled = {
         "@NAME@": name,
@@ -260,8 +260,10 @@ class Keys:
 
 
 def generation(token: str, *run_ids: str) -> str:
-    """The store's generation: the value under `Keys.generation` and the servers' run ids (`INFO server`)."""
-    return ".".join((token, *sorted(run_ids)))
+    """The store's generation, from the value under `Keys.generation` and each primary's `run_id`
+    (`INFO server`): 12 hexadecimal digits, another one when a server was started anew or the token is gone.
+    """
+    return sha256(" ".join((token, *sorted(run_ids))).encode()).hexdigest()[:12]
 
 
 def watermark_field(topic: str, partition: int) -> str:

@@ -114,6 +114,11 @@ class Connection:
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader(replyError=fault, notEnoughData=_NOTHING)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._socket is not None
+
     def call(self, *words: Word) -> Reply:
         """One command. Raises what its reply stands for."""
         answer = self.pipeline([words])[0]
@@ -131,7 +136,7 @@ class Connection:
 
     def send(self, commands: Sequence[Command]) -> None:
         """Write the commands; their replies are to be received next. Raises `StoreUnavailable`."""
-        sock = self._socket or self._open()
+        sock = self._ready()
         try:
             sock.settimeout(self._read_s)
             sock.sendall(b"".join(map(_pack, commands)))
@@ -167,6 +172,19 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def _ready(self) -> socket.socket:
+        """The open connection; a new one if the server has closed it meanwhile (it was restarted)."""
+        if self._socket is not None:
+            try:
+                self._socket.settimeout(0.0)
+                self._socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return self._socket
+            except OSError:
+                pass
+            self.close()
+        return self._open()
 
     def _open(self) -> socket.socket:
         try:

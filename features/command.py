@@ -1,0 +1,112 @@
+"""Commands of the online store as words, and what their replies mean. No connection here."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from features.catalogue import Catalogue
+from features.library import (
+    CLAIM_LIFETIME_S,
+    STATUS,
+    Keys,
+    entity_number,
+    function_name,
+    pack_arrival,
+    pack_assertion,
+    pack_target,
+    target_struct,
+)
+from features.resp import Command, Reply
+from features.state import Assertion
+from features.store import Arrival, Observed, Status, StoreMisused, Target
+
+TAKEN: Final = (Status.NEW, Status.RECOVERED)
+
+
+class Commands:
+    """Commands for one catalogue and tenant. `takeover_ms`: age at which an open claim is taken over."""
+
+    def __init__(self, catalogue: Catalogue, tenant: str, takeover_ms: int) -> None:
+        self.keys = Keys(tenant, catalogue.state_fingerprint)
+        self.takeover_ms = takeover_ms
+        self._layouts = catalogue.layouts
+        self._numbers = {name: entity_number(catalogue, name) for name in catalogue.entities}
+        self._packers = {name: target_struct(layout) for name, layout in catalogue.layouts.items()}
+        self._merges = {name: function_name(catalogue, "merge", name) for name in catalogue.entities}
+        self._arrive = function_name(catalogue, "arrive")
+        self._claim = function_name(catalogue, "claim")
+        self._observe = function_name(catalogue, "observe")
+        self._complete = function_name(catalogue, "complete")
+        self._shrink = function_name(catalogue, "shrink")
+        self._release = function_name(catalogue, "release")
+        self._unindex = function_name(catalogue, "unindex")
+
+    def arrive(self, arrival: Arrival, now_ms: int, deadline_ms: int) -> Command:
+        """Claim and observe all targets at once: a single node only."""
+        targets = b"".join(map(self._target, arrival.targets))
+        argument = pack_arrival(arrival, targets, now_ms, deadline_ms, self.takeover_ms)
+        keys = [self.keys.state(t.entity, t.pseudonym) for t in arrival.targets]
+        return ("FCALL", self._arrive, 1 + len(keys), self.keys.claim(arrival.key), *keys, argument)
+
+    def claim(self, arrival: Arrival, now_ms: int, deadline_ms: int) -> Command:
+        """Claim only."""
+        argument = pack_arrival(arrival, b"", now_ms, deadline_ms, self.takeover_ms)
+        return ("FCALL", self._claim, 1, self.keys.claim(arrival.key), argument)
+
+    def observe(self, target: Target, observe: bool, deadline_ms: int) -> Command:
+        """One target of a claimed arrival."""
+        argument = deadline_ms.to_bytes(8, "little") + bytes((observe,)) + self._target(target)
+        return ("FCALL", self._observe, 1, self.keys.state(target.entity, target.pseudonym), argument)
+
+    def complete(self, key: str, owner: bytes, answer: bytes) -> Command:
+        """Answer an own claim."""
+        argument = CLAIM_LIFETIME_S.to_bytes(4, "little") + owner + answer
+        return ("FCALL", self._complete, 1, self.keys.claim(key), argument)
+
+    def shrink(self, key: str, receipt: bytes) -> Command:
+        """Replace an answer by its receipt."""
+        return ("FCALL", self._shrink, 1, self.keys.claim(key), receipt)
+
+    def release(self, key: str, owner: bytes) -> Command:
+        """Give up an own claim that was not answered."""
+        return ("FCALL", self._release, 1, self.keys.claim(key), owner)
+
+    def merge(self, entity: str, pseudonym: str, asserted: Assertion) -> Command:
+        """Join absolute values into one state."""
+        rows = pack_assertion(self._layouts[entity], asserted)
+        return ("FCALL", self._merges[entity], 1, self.keys.state(entity, pseudonym), rows)
+
+    def index(self, arrivals: Sequence[Arrival], now_ms: int) -> Command:
+        """Note claims as possibly open, before they are taken."""
+        pairs = (word for arrival in arrivals for word in (now_ms, arrival.key))
+        return ("ZADD", self.keys.open_claims, *pairs)
+
+    def unindex(self, noted: Sequence[tuple[bytes, bytes]]) -> Command:
+        """Forget `(key, score)` unless it was noted again since."""
+        return ("FCALL", self._unindex, 1, self.keys.open_claims, *(word for pair in noted for word in pair))
+
+    def forget(self, keys: Sequence[str]) -> Command:
+        """Forget claims that were answered."""
+        return ("ZREM", self.keys.open_claims, *keys)
+
+    def _target(self, target: Target) -> bytes:
+        entity = target.entity
+        return pack_target(self._packers[entity], self._numbers[entity], target.observation)
+
+
+def observed(reply: Reply) -> Observed:
+    """The reply of `arrive`: `[status]`, `[replay, answer]` or `[status, number, state, ...]`."""
+    match reply:
+        case [int(code)]:
+            return Observed(STATUS[code])
+        case [3, bytes(answer)]:
+            return Observed(Status.REPLAY, answer)
+        case [int(code), *rest]:
+            return gathered(STATUS[code], rest[::2], rest[1::2])
+    raise StoreMisused(f"unexpected reply to an arrival: {reply!r}")
+
+
+def gathered(status: Status, numbers: Sequence[Reply], states: Sequence[Reply]) -> Observed:
+    """A taken claim with its targets; a negative running number says that the event was counted before."""
+    counted = [n if isinstance(n, int) else 0 for n in numbers]
+    before = tuple(s if isinstance(s, bytes) else None for s in states)
+    return Observed(status, None, before, tuple(map(abs, counted)), tuple(n < 0 for n in counted))

@@ -1,0 +1,172 @@
+"""The online store on one Valkey or Redis node: one pipelined round trip per batch of arrivals.
+
+The functions are loaded when a connection opens, and again when the server has lost them. Which server
+this is and whether it kept its data is the *generation*: a token stored beside the data and the server's
+run id. It is read at each connect, and the token again in every batch, after the arrivals: what a batch
+saw belongs to the generation that `generation()` names afterwards, or to one before it.
+
+Claims that may be open are noted in a sorted set before they are taken. Whoever answers one strikes it
+off with its next batch; `open_claims` looks at the claims themselves and tidies up what was left.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from features.catalogue import Catalogue
+from features.cluster_store import ClusterStore
+from features.command import Commands, observed
+from features.library import generation, parse_watermark
+from features.node import (
+    Limits,
+    check_fitness,
+    found_claim,
+    load,
+    open_claims,
+    pairs,
+    replies_of,
+    run_id,
+    token,
+)
+from features.resp import Address, Command, Connection, FunctionMissing, Reply
+from features.state import Assertion
+from features.store import Arrival, Claim, Observed, OnlineStore
+
+# How long after an arrival's deadline its answer ("expired") is still waited for.
+GRACE_S: Final = 0.005
+
+
+def connect(
+    url: str,
+    catalogue: Catalogue,
+    tenant: str,
+    limits: Limits | None = None,
+    new_token: Callable[[], str] = lambda: secrets.token_hex(8),
+) -> OnlineStore:
+    """The store at `unix:///path`, `redis://host:port/db` or `cluster://host:port,host:port`.
+
+    One store per thread. Nothing is sent yet: whether the server is there, and fit, shows at the first
+    call. `new_token` names the generation of an empty store. Raises `StoreMisused` for another URL.
+    """
+    if url.startswith("cluster://"):
+        return ClusterStore(addresses(url), catalogue, tenant, limits or Limits(), new_token)
+    return RedisStore(Address.parse(url), catalogue, tenant, limits or Limits(), new_token)
+
+
+def addresses(url: str) -> tuple[Address, ...]:
+    """Nodes of a cluster's URL; a password stands before the first. Raises `StoreMisused`."""
+    scheme, _, rest = url.partition("://")
+    first, *others = rest.rstrip("/").split(",")
+    credentials, at, _ = first.rpartition("@")
+    nodes = [first, *(credentials + at + other for other in others)]
+    return tuple(Address.parse(f"{scheme}://{node}") for node in nodes)
+
+
+class RedisStore:
+    """`OnlineStore` on one node. Not for several threads."""
+
+    def __init__(
+        self,
+        address: Address,
+        catalogue: Catalogue,
+        tenant: str,
+        limits: Limits,
+        new_token: Callable[[], str],
+    ) -> None:
+        self._commands = Commands(catalogue, tenant, limits.takeover_ms)
+        self._catalogue = catalogue
+        self._limits = limits
+        self._new_token = new_token
+        self._token: bytes | None = None
+        self._generation = ""
+        self._answered: list[str] = []
+        self._connection = Connection(
+            address, connect_s=limits.connect_s, read_s=limits.read_s, greet=self._greet
+        )
+
+    def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
+        """See `OnlineStore.arrive`: one round trip, each arrival atomic."""
+        if not arrivals:
+            return []
+        commands = self._commands
+        before = [commands.index(arrivals, now_ms)]
+        if self._answered:
+            before.insert(0, commands.forget(self._answered))
+            self._answered = []
+        calls = [commands.arrive(a, now_ms, deadline_ms) for a in arrivals]
+        limit_s = min(self._limits.read_s, max(0, deadline_ms - now_ms) / 1_000 + GRACE_S)
+        replies = self._ask([*before, *calls, ("GET", commands.keys.generation)], limit_s)
+        if replies[-1] != self._token:
+            self._token = None
+        return [observed(reply) for reply in replies[len(before) : -1]]
+
+    def complete(self, answers: Sequence[tuple[str, bytes, bytes]]) -> list[bool]:
+        """See `OnlineStore.complete`."""
+        replies = self._ask([self._commands.complete(*answer) for answer in answers])
+        done = [reply == 1 for reply in replies]
+        self._answered += [key for (key, _, _), mine in zip(answers, done, strict=True) if mine]
+        return done
+
+    def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
+        """See `OnlineStore.shrink`."""
+        self._ask([self._commands.shrink(*receipt) for receipt in receipts])
+
+    def claim(self, key: str) -> Claim | None:
+        """See `OnlineStore.claim`."""
+        return found_claim(self._ask([("GET", self._commands.keys.claim(key))])[0])
+
+    def open_claims(self, older_than_ms: int, limit: int) -> list[tuple[str, Claim]]:
+        """See `OnlineStore.open_claims`."""
+        return open_claims(self._ask, self._commands, older_than_ms, limit)
+
+    def read(self, entity: str, pseudonyms: Sequence[str]) -> list[bytes | None]:
+        """See `OnlineStore.read`."""
+        replies = self._ask([("GET", self._commands.keys.state(entity, p)) for p in pseudonyms])
+        return [reply if isinstance(reply, bytes) else None for reply in replies]
+
+    def merge(self, entity: str, assertions: Sequence[tuple[str, Assertion]]) -> None:
+        """See `OnlineStore.merge`."""
+        self._ask([self._commands.merge(entity, p, asserted) for p, asserted in assertions])
+
+    def delete(self, entity: str, pseudonyms: Sequence[str]) -> int:
+        """See `OnlineStore.delete`."""
+        replies = self._ask([("DEL", self._commands.keys.state(entity, p)) for p in pseudonyms])
+        return sum(reply == 1 for reply in replies)
+
+    def generation(self) -> str:
+        """See `OnlineStore.generation`: that of the last round trip, asked for anew after a failure."""
+        if not self._connection.is_open:
+            self._ask([("PING",)])
+        elif self._token is None:
+            self._identify(self._connection)
+        return self._generation
+
+    def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
+        """See `OnlineStore.watermark`."""
+        return parse_watermark(pairs(self._ask([("HGETALL", self._commands.keys.watermark)])[0]))
+
+    def close(self) -> None:
+        """Strike answered claims off, if the server is there, and close the connection."""
+        if self._answered and self._connection.is_open:
+            self._connection.pipeline([self._commands.forget(self._answered)])
+        self._connection.close()
+
+    def _ask(self, commands: Sequence[Command], limit_s: float | None = None) -> list[Reply]:
+        """Replies; functions that the server lost are loaded and called again. Raises the first error."""
+        answers = self._connection.pipeline(commands, limit_s)
+        lost = [i for i, answer in enumerate(answers) if isinstance(answer, FunctionMissing)]
+        if lost:
+            load(self._connection, self._catalogue)
+            again = self._connection.pipeline([commands[i] for i in lost], limit_s)
+            for i, answer in zip(lost, again, strict=True):
+                answers[i] = answer
+        return replies_of(answers)
+
+    def _greet(self, connection: Connection) -> None:
+        check_fitness(connection)
+        load(connection, self._catalogue)
+        self._identify(connection)
+
+    def _identify(self, connection: Connection) -> None:
+        self._token = token(connection, self._commands.keys.generation, self._new_token)
+        self._generation = generation(self._token.decode(), run_id(connection))
