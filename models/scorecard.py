@@ -84,12 +84,13 @@ def fit_scorecard(
     binned = [_evidence(matrix[:, i], name, labels) for i, name in enumerate(names)]
     strength = [abs(roc_auc(labels, points) - 0.5) for _, points in binned]
     chosen = sorted(np.argsort(-np.array(strength), kind="stable")[:FEATURES_MAX].tolist())
-    weights, base = _logistic(np.column_stack([binned[i][1] for i in chosen]), labels)
-    while (weights < 0).any():  # evidence has one direction: leave those out and weigh the rest again
-        chosen = [i for i, w in zip(chosen, weights, strict=True) if w >= 0]
-        if not chosen:
+    nothing = np.zeros((len(labels), 0))
+    while True:
+        weights, base = _logistic(np.column_stack([nothing, *(binned[i][1] for i in chosen)]), labels)
+        if (weights >= 0).all():
             break
-        weights, base = _logistic(np.column_stack([binned[i][1] for i in chosen]), labels)
+        # evidence has one direction: leave out what would turn it round and weigh the rest again
+        chosen = [i for i, w in zip(chosen, weights, strict=True) if w >= 0]
     features = tuple(
         ScorecardFeature(
             feature.name,
@@ -97,7 +98,7 @@ def fit_scorecard(
             tuple(float(p * w) for p in feature.points),
             float(feature.absent_points * w),
         )
-        for feature, w in zip([binned[i][0] for i in chosen], weights, strict=False)
+        for feature, w in zip([binned[i][0] for i in chosen], weights, strict=True)
     )
     return Scorecard(base, features)
 
@@ -129,7 +130,7 @@ def _logistic(x: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[NDArra
     y = labels.astype(np.float64)
     design = np.column_stack([x, np.ones(len(y))])
     rate = y.mean()
-    v = np.append(np.full(x.shape[1], 1.0 / x.shape[1]), np.log(rate / (1 - rate)))
+    v = np.append(np.full(x.shape[1], 1.0 / max(1, x.shape[1])), np.log(rate / (1 - rate)))
     ridge = np.append(np.full(x.shape[1], 1.0), 0.0)
     for _ in range(25):
         p = 1.0 / (1.0 + np.exp(-np.clip(design @ v, -35, 35)))

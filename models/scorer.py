@@ -87,9 +87,7 @@ class CudaScorer:
 
     def __init__(self, ensemble: Ensemble, *, rows_min: int = CUDA_ROWS_MIN) -> None:
         if not xgb.build_info().get("USE_CUDA"):
-            raise ScorerUnavailable(
-                "this XGBoost has no CUDA: install xgboost instead of xgboost-cpu"
-            )
+            raise ScorerUnavailable("this XGBoost has no CUDA: install xgboost instead of xgboost-cpu")
         self.width = len(ensemble.features)
         self._rows_min = rows_min
         self._small = CpuScorer(ensemble)
