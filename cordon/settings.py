@@ -139,6 +139,7 @@ class Flink(Group):
         default="file:.cordon/checkpoints", description="directory of the checkpoints, a URI"
     )
     checkpoint_interval_ms: int = Field(default=5_000, ge=100, description="between two checkpoints")
+    jars: Path = Field(default=Path(".jars/flink"), description="directory of the Kafka connector")
     parallelism: int = Field(default=2, ge=1, le=1024, description="of the jobs; at most the partitions")
 
 
@@ -200,9 +201,12 @@ class Settings(BaseSettings):
         except ValueError as error:  # a file that is not TOML
             raise InvalidSettings(f"{path or DEFAULT_FILE}: {error}") from None
 
-    def environment(self) -> dict[str, str]:
-        """The same settings as variables: what a part of the stack is started with. Holds the secrets."""
-        return dict(flatten(self.model_dump(mode="python")))
+    def environment(self, *, explicit: bool = False) -> dict[str, str]:
+        """The same settings as variables: what a part of the stack is started with. Holds the secrets.
+
+        `explicit`: only what file, environment or arguments said, without the defaults.
+        """
+        return dict(flatten(self.model_dump(mode="python", exclude_unset=explicit)))
 
     def printable(self) -> dict[str, Any]:
         """Plain values with every secret hidden, for `cordon config`."""

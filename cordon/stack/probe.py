@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 CONNECT_S = 0.5
@@ -139,17 +138,6 @@ class JobsRunning:
         return len(running) >= self.count and all(
             job["tasks"]["running"] == job["tasks"]["total"] for job in running
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """The part has created a file to say that it is ready."""
-
-    path: Path
-
-    def ready(self, *, running_s: float) -> bool:
-        """See `Probe`."""
-        return self.path.exists()
 
 
 def fetch(url: str) -> Any:

@@ -1,0 +1,209 @@
+"""The whole service on one machine: every part of the stack, wired by the settings that it is given.
+
+    valkey   kafka --> topics   jobmanager, taskmanager
+       \\________________|_______________/
+                 |              |
+        service, door       jobs (submit and keep the Flink jobs)
+        publisher, projector
+
+The processes receive their settings through the environment only, as they do in containers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from cordon.evidence import ROOT
+from cordon.settings import Settings
+from cordon.stack.flink import Flink
+from cordon.stack.kafka import Kafka
+from cordon.stack.part import Part
+from cordon.stack.port import HOST, Ports
+from cordon.stack.probe import Healthy, JobsRunning, Probe, Running
+from cordon.stack.valkey import Valkey
+
+# A process without an address to ask has settled when it has stayed up this long.
+SETTLED_S = 1.5
+USUAL_PORTS = {
+    "valkey": 6379,
+    "kafka": 9092,
+    "kafka-controller": 9093,
+    "flink-rest": 8081,
+    "flink-rpc": 6123,
+    "service": 8000,
+}
+# What a person calls the address of a part.
+LABELS = {"service": "http", "kafka": "kafka", "valkey": "redis", "jobmanager": "flink"}
+NAMES = (
+    "valkey",
+    "kafka",
+    "topics",
+    "jobmanager",
+    "taskmanager",
+    "jobs",
+    "service",
+    "door",
+    "publisher",
+    "projector",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a local stack may be asked for, beside the settings.
+
+    `only`: names of parts to run (all without); `flink_state`: see `Flink`; `usual_ports`: try the well-known
+    ports first, as a person expects; tests take random ones. `jobs`: how many Flink jobs make it ready.
+    """
+
+    only: Collection[str] = ()
+    flink_state: Literal["rocksdb", "hashmap"] = "rocksdb"
+    slots: int = 4
+    usual_ports: bool = True
+    jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A local stack before it is started: its parts, and the settings that lead to them."""
+
+    directory: Path
+    settings: Settings
+    parts: tuple[Part, ...]
+    valkey: Valkey
+    kafka: Kafka
+    flink: Flink
+    addresses: dict[str, str] = field(default_factory=dict)
+
+
+def local(
+    settings: Settings,
+    directory: Path,
+    options: Options | None = None,
+    *,
+    ports: Ports | None = None,
+    root: Path = ROOT,
+) -> Local:
+    """Chooses ports, writes the configuration of the parts below `directory` and returns the stack.
+
+    Raises `FlinkMissing` and `NoFreePort`. What the settings say explicitly about files is kept; addresses
+    are those of the parts started here.
+    """
+    chosen = options or Options()
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    given = choose_ports(directory, ports or Ports(), usual=chosen.usual_ports)
+    valkey = Valkey(directory / "valkey", given["valkey"])
+    kafka = Kafka(directory / "kafka", root / ".jars" / "kafka", given["kafka"], given["kafka-controller"])
+    flink = Flink(
+        directory / "flink",
+        root / ".venv-flink" / "bin" / "python",
+        root / ".jars" / "flink",
+        given["flink-rest"],
+        given["flink-rpc"],
+        slots=chosen.slots,
+        state=chosen.flink_state,
+        checkpoint_interval_ms=settings.flink.checkpoint_interval_ms,
+    )
+    wired = wire(settings, directory, valkey, kafka, flink, given["service"])
+    parts = (valkey.part(), kafka.part(), *flink.parts(), *processes(wired, directory, flink, chosen, root))
+    order = {name: place for place, name in enumerate(NAMES)}
+    wanted = sorted(
+        (part for part in parts if not chosen.only or part.name in chosen.only), key=lambda p: order[p.name]
+    )
+    return Local(
+        directory=directory,
+        settings=wired,
+        parts=tuple(wanted),
+        valkey=valkey,
+        kafka=kafka,
+        flink=flink,
+        addresses={label: part.address for part in wanted if (label := LABELS.get(part.name))},
+    )
+
+
+def wire(
+    settings: Settings, directory: Path, valkey: Valkey, kafka: Kafka, flink: Flink, service_port: int
+) -> Settings:
+    """The settings with the addresses and directories of this stack."""
+    update = {
+        "redis": settings.redis.model_copy(update={"url": valkey.url, "cluster": False}),
+        "kafka": settings.kafka.model_copy(update={"bootstrap": kafka.bootstrap}),
+        "service": settings.service.model_copy(update={"host": HOST, "port": service_port}),
+        "flink": settings.flink.model_copy(
+            update={
+                "rest": flink.rest,
+                "checkpoints": flink.checkpoint_directory,
+                "jars": flink.jars.resolve(),
+            }
+        ),
+    }
+    if "directory" not in settings.journal.model_fields_set:
+        update["journal"] = settings.journal.model_copy(update={"directory": directory / "journal"})
+    wired = settings.model_copy(update=update)
+    if "store_url" not in settings.model_fields_set:
+        wired = wired.model_copy(update={"store_url": f"sqlite:///{directory / 'store.sqlite'}"})
+    return wired
+
+
+def processes(
+    settings: Settings, directory: Path, flink: Flink, options: Options, root: Path
+) -> tuple[Part, ...]:
+    """Our own processes, in both environments."""
+    base = {**settings.environment(), "PYTHONUNBUFFERED": "1"}
+    python = sys.executable
+
+    def process(name: str, module: str, needs: tuple[str, ...], probe: Probe) -> Part:
+        return Part(
+            name=name,
+            command=(python, "-m", module),
+            probe=probe,
+            environment=base,
+            directory=root,
+            needs=needs,
+        )
+
+    topics = Part(
+        name="topics",
+        command=(python, "-m", "cordon.stack.topics"),
+        environment=base,
+        directory=root,
+        needs=("kafka",),
+        once=True,
+    )
+    jobs = Part(
+        name="jobs",
+        command=(str(flink.python.absolute()), "-m", "stream.jobs"),
+        probe=JobsRunning(flink.rest, options.jobs),
+        environment={**base, **flink.environment()},
+        directory=root,
+        needs=("valkey", "topics", "taskmanager"),
+        start_timeout_s=240.0,
+    )
+    address = f"http://{HOST}:{settings.service.port}"
+    service = process("service", "api.serve", ("valkey", "topics"), Healthy(f"{address}/health/ready"))
+    return (
+        topics,
+        jobs,
+        replace(service, address=address),
+        process("door", "api.door", ("valkey", "topics"), Running(SETTLED_S)),
+        process("publisher", "api.publisher", ("topics",), Running(SETTLED_S)),
+        process("projector", "api.projector", ("topics",), Running(SETTLED_S)),
+    )
+
+
+def choose_ports(directory: Path, ports: Ports, *, usual: bool) -> dict[str, int]:
+    """A port for each listener: the one of the last start, the usual one, or a random one."""
+    file = directory / "ports.json"
+    last = json.loads(file.read_text()) if file.exists() else {}
+    given = {}
+    for name, port in USUAL_PORTS.items():
+        wished = [last[name]] if name in last else []
+        given[name] = ports.take(*wished, *([port] if usual else []))
+    file.write_text(json.dumps(given))
+    return given
