@@ -7,7 +7,7 @@ integers; NaN means absent and stays absent through every formula.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import asin, cos, nan, pi, sin, sqrt
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 EARTH_RADIUS_KM: Final = 6371.0
 GRID_COLUMNS: Final = 36_001
-_CODES: Final = {"term": 0, "difference": 1, "mean": 2, "std": 3, "ratio": 4, "zscore": 5}
+CODES: Final = {"term": 0, "difference": 1, "mean": 2, "std": 3, "ratio": 4, "zscore": 5}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ def program(nodes: Sequence[Node], outputs: Sequence[int]) -> Program:
     for i, node in enumerate(nodes):
         operands[i, : len(node.operands)] = node.operands
     return Program(
-        np.array([_CODES[node.formula] for node in nodes], np.int64),
+        np.array([CODES[node.formula] for node in nodes], np.int64),
         operands,
         np.array([node.scale for node in nodes], np.float64),
         np.array(outputs, np.int64),
@@ -117,17 +117,3 @@ def speed_kmh(time_ms: int, place: int, last: int) -> float:
     half = sine_phi * sine_phi + cos(phi_a) * cos(phi_b) * (sine_lambda * sine_lambda)
     kilometres = 2.0 * EARTH_RADIUS_KM * asin(min(1.0, sqrt(half)))
     return kilometres / (max(seconds, 1) / 3600.0)
-
-
-def columns(nodes: Sequence[Node], terms: Sequence[Any]) -> list[Floats]:
-    """All nodes as columns; `terms[n]` is the column of a term node (anything else is ignored)."""
-    found: list[Floats] = []
-    for node, term in zip(nodes, terms, strict=True):
-        if node.term is not None:
-            found.append(term)
-            continue
-        a, b, c = (found[o] for o in (*node.operands, *(node.operands[:1] * 3))[:3])
-        out = np.empty_like(a)
-        apply_column(_CODES[node.formula], a, b, c, node.scale, out)
-        found.append(out)
-    return found

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import numba
 import numpy as np
 
-SOURCES: Final = ("kernel.py", "formula.py", "evaluate.py")
+SOURCES: Final = ("kernel.py", "formula.py", "evaluate.py", "sweep.py")
 
 
 def _cache_directory() -> Path:
