@@ -187,7 +187,8 @@ def _check_field_term(schema: Schema, term: FieldTerm) -> None:
 def _check_summable(schema: Schema, measure: Measure) -> None:
     _known(schema, measure.field or "")
     summed = schema.by_name[measure.field or ""]
-    if summed.kind not in ("amount", "integer") or (summed.kind == "integer" and (summed.minimum or -1) < 0):
+    signed = summed.kind == "integer" and (summed.minimum is None or summed.minimum < 0)
+    if summed.kind not in ("amount", "integer") or signed:
         raise SchemaError(f"{summed.name}: only amounts and integers with minimum >= 0 are summed")
 
 
