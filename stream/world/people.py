@@ -161,7 +161,7 @@ def settle_people(spec: WorldSpec, rng: np.random.Generator, network: Network, r
     offices = max(count // 25, 1)
     office_country = rng.choice(len(COUNTRIES[:8]), offices)
     office = network.addresses(office_country)[rng.integers(0, offices, count)]
-    hides = rng.random(count) < 0.03
+    hides = rng.random(count) < 0.05
     hidden_country = np.array([COUNTRIES.index(c) for c in ("NL", "US", "RO", "GB", "VN", "BR", "TR")])
     hidden_pool = network.addresses(rng.choice(hidden_country, max(count // 60, 8)))
     carrier = network.addresses(np.repeat(np.arange(len(COUNTRIES)), _CARRIER_ADDRESSES))[

@@ -11,7 +11,7 @@ from stream.world.spec import HOUR_MS
 from stream.world.trades import CODE
 from stream.world.vocabulary import COUNTRIES
 
-_PROXY_COUNTRIES = np.array([COUNTRIES.index(c) for c in ("RO", "VN", "BR", "TR", "US", "NL", "GB", "PL")])
+_PROXY_COUNTRIES = np.array([COUNTRIES.index(c) for c in ("NL", "US", "RO", "GB", "VN", "BR", "TR")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Raid:
         device = network.devices(devices)[rng.integers(0, devices, count)]
         country = people.country[rows["customer"]]
         pool = rng.integers(0, addresses, count)
-        base = np.where(rng.random(addresses) < 0.25 + 0.7 * self.skill,
+        base = np.where(rng.random(addresses) < 0.7 + 0.28 * self.skill,
                         country[rng.integers(0, max(count, 1), addresses)],
                         _PROXY_COUNTRIES[rng.integers(0, len(_PROXY_COUNTRIES), addresses)])  # fmt: skip
         address = network.addresses(base)[pool]

@@ -52,8 +52,11 @@ EVENTS = pa.schema(
         pa.field("time", pa.int64(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),
         pa.field("amount", pa.int64()),
+        pa.field("transaction_time", pa.int64(), nullable=False),
+        pa.field("card", pa.string(), nullable=False),
     ]
 )
+"""One row per lifecycle event; the transaction's time and card let a replay start anywhere and key it."""
 
 
 def _take(pool: pa.Array, index: Array) -> pa.Array:
@@ -125,13 +128,19 @@ def transaction_table(
     return pa.Table.from_arrays([arrays[name] for name in TRANSACTIONS.names], schema=TRANSACTIONS)
 
 
-def event_table(life: Lifecycle, ids: pa.Array, seed: int) -> pa.Table:
-    """The history of all lifecycle events in time order; `ids` are the transactions'."""
+def event_table(life: Lifecycle, transactions: pa.Table, seed: int) -> pa.Table:
+    """The history of all lifecycle events in time order."""
+    row = pa.array(life.row)
+    ids, times, cards = (
+        transactions[name].combine_chunks().take(row) for name in ("transaction_id", "time", "card")
+    )
     arrays = [
         tokens("ev_", np.arange(len(life.row)), seed * 64 + 9),
-        ids.take(pa.array(life.row)),
+        ids,
         pa.array(life.time),
         _words(EVENT_KINDS, life.kind),
         pa.array(life.amount, pa.int64(), mask=life.amount < 0),
+        times,
+        cards,
     ]
     return pa.Table.from_arrays(arrays, schema=EVENTS)

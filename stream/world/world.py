@@ -53,7 +53,7 @@ def generate(spec: WorldSpec, seed: int) -> World:
     labels = report(spec, streams[7], rows, life.declined)
     names, looks = [event.name for event in attacks], [event.name for event in benign]
     table = transaction_table(ground, rows, seed, labels, names, looks)
-    return World(spec, seed, table, event_table(life, table["transaction_id"].combine_chunks(), seed))
+    return World(spec, seed, table, event_table(life, table, seed))
 
 
 def events_path(history: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The ten kinds of attack campaign; each is a function from a raid to the fraudulent transactions it makes."""
+"""The ten kinds of attack campaign; each is a function from a raid to its transactions."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -15,13 +15,13 @@ def account_takeover(raid: Raid) -> Rows:
     blocks = []
     start = raid.start_ms
     for victim in raid.customers(raid.number(2, 6, least=1)):
-        count = int(rng.integers(4, 11))
+        count = int(rng.integers(6, 14))
         customer = np.full(count, victim)
-        gaps = rng.lognormal(np.log((10 + 60 * raid.skill) * MINUTE_MS), 0.9, count)
+        gaps = rng.lognormal(np.log((6 + 30 * raid.skill) * MINUTE_MS), 0.9, count)
         time = raid.by_day(customer, start + np.cumsum(gaps).astype(np.int64), raid.skill)
         time.sort()
-        category = raid.categories(count, "electronics", "gift_cards", "digital_goods", "clothing", "money_transfer",
-                                   "department_store")  # fmt: skip
+        category = raid.categories(count, "electronics", "gift_cards", "digital_goods", "clothing",
+                                   "money_transfer", "department_store")  # fmt: skip
         merchant = ground.favourite(rng, customer, ground.merchants.web(people.country[customer], category),
                                     0.2 + 0.5 * raid.skill)  # fmt: skip
         factor = people.spender[customer] * rng.uniform(1.3, 3.4 - 1.4 * raid.skill, count)
@@ -39,12 +39,12 @@ def bust_out(raid: Raid) -> Rows:
     rng, ground, people = raid.rng, raid.ground, raid.ground.people
     blocks = []
     for customer_number in raid.customers(raid.number(1, 3, least=1)):
-        count = int(rng.integers(16, 34))
+        count = int(rng.integers(22, 40))
         customer = np.full(count, customer_number)
-        time = raid.by_day(customer, raid.days(count, rng.uniform(0.7, 1.6 + 1.6 * raid.skill)), 0.9)
+        time = raid.by_day(customer, raid.days(count, rng.uniform(0.5, 1.2 + 1.2 * raid.skill)), 0.9)
         time.sort()
-        category = raid.categories(count, "electronics", "jewelry", "department_store", "gift_cards", "airline",
-                                   "clothing", "cash", "money_transfer")  # fmt: skip
+        category = raid.categories(count, "electronics", "jewelry", "department_store", "gift_cards",
+                                   "airline", "clothing", "cash", "money_transfer")  # fmt: skip
         web = (rng.random(count) < 0.4) & (category != CASH)
         group = np.where(web, ground.merchants.web(people.country[customer], category),
                          _street_or_web(ground, customer, category))  # fmt: skip

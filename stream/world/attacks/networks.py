@@ -18,7 +18,7 @@ def mule_chain(raid: Raid) -> Rows:
     blocks = []
     for wave in range(int(rng.integers(2, 5))):
         begin = raid.start_ms + wave * int(rng.uniform(0.8, 2.5) * DAY_MS)
-        transfers = rng.integers(1, 4, len(mules))
+        transfers = rng.integers(2, 5, len(mules))
         customer = np.repeat(mules, transfers)
         time = begin + (rng.random(len(customer)) * (1 + 5 * raid.skill) * HOUR_MS).astype(np.int64)
         time = raid.by_day(customer, time, 0.5 + 0.5 * raid.skill)
@@ -57,7 +57,7 @@ def merchant_collusion(raid: Raid) -> Rows:
     shop = np.minimum(shop.astype(np.int64), merchants.group_first[group] + merchants.group_count[group] - 1)
     customer = np.repeat(victims, np.where(rng.random(len(victims)) < 0.2, 2, 1))
     time = raid.by_day(
-        customer, raid.days(len(customer), rng.uniform(1.0, 2.5 + 2.5 * raid.skill)), 0.5 + 0.5 * raid.skill
+        customer, raid.days(len(customer), rng.uniform(0.4, 1.5 + 2.0 * raid.skill)), 0.5 + 0.5 * raid.skill
     )
     local = people.city[customer] == city
     keep = local | (rng.random(len(customer)) < 0.9 - 0.5 * raid.skill)
@@ -67,7 +67,7 @@ def merchant_collusion(raid: Raid) -> Rows:
     rows["terminal"] = merchants.terminal_first[shop]
     forged = rng.random(len(rows))
     rows["entry"] = np.select(
-        [forged < 0.35 * (1 - raid.skill), forged < 0.7 * (1 - raid.skill)], [MANUAL, STRIPE], CHIP
+        [forged < 0.4 * (1 - raid.skill), forged < 0.8 * (1 - raid.skill)], [MANUAL, STRIPE], CHIP
     )
     rows["device"] = -1
-    return fraudulent(rows, decline=0.22)
+    return fraudulent(rows, decline=0.3)

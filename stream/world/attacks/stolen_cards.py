@@ -39,17 +39,17 @@ def card_spree(raid: Raid) -> Rows:
     blocks = []
     start = raid.start_ms
     for victim in raid.customers(raid.number(2, 5, least=1)):
-        count = int(rng.integers(9, 21))
+        count = int(rng.integers(12, 24))
         customer = np.full(count, victim)
-        gaps = rng.lognormal(np.log((6 + 16 * raid.skill) * MINUTE_MS), 0.7, count)
+        gaps = rng.lognormal(np.log((4 + 10 * raid.skill) * MINUTE_MS), 0.7, count)
         time = raid.by_day(customer, start + np.cumsum(gaps).astype(np.int64), 0.5 + 0.5 * raid.skill)
         time.sort()
         factor = people.spender[customer] * _rising(count, 1.0, 2.9 - raid.skill)
         if rng.random() < 0.55:
             near = rng.random() < 0.4 + 0.6 * raid.skill
             city = people.city[victim] if near else rng.integers(0, people.city.max() + 1)
-            category = raid.categories(count, "clothing", "electronics", "department_store", "jewelry", "fuel",
-                                       "grocery", "restaurant", "fast_food", "pharmacy")  # fmt: skip
+            category = raid.categories(count, "clothing", "electronics", "department_store", "jewelry",
+                                       "fuel", "grocery", "restaurant", "fast_food", "pharmacy")  # fmt: skip
             group = ground.merchants.street(np.full(count, city), category)
             merchant = ground.favourite(rng, customer, group, 0.3 * raid.skill)
             rows = ground.purchases(

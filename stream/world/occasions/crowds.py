@@ -33,7 +33,7 @@ def trial_verification(raid: Raid) -> Rows:
 
 
 def remittance_day(raid: Raid) -> Rows:
-    """Families send money home after payday through one agent, some from the agent's own counter and device."""
+    """Families send money home after payday through one agent, some at the agent's own counter."""
     rng, ground, people = raid.rng, raid.ground, raid.ground.people
     customer = raid.customers(raid.number(10, 30, least=4))
     country = int(people.country[customer[0]])

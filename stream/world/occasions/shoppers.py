@@ -46,8 +46,8 @@ def holiday_spree(raid: Raid) -> Rows:
     customer, begin = _each(raid, (4, 9), (8, 20))
     time = raid.by_day(customer, _spread(raid, begin, rng.uniform(6, 40) * HOUR_MS), 1.0)
     city = (people.city[customer] + 1 + customer % 7) % len(CITY_COUNTRY)
-    category = raid.categories(len(customer), "clothing", "restaurant", "department_store", "electronics", "jewelry",
-                               "fast_food", "entertainment", "cash", "pharmacy")  # fmt: skip
+    category = raid.categories(len(customer), "clothing", "restaurant", "department_store", "electronics",
+                               "jewelry", "fast_food", "entertainment", "cash", "pharmacy")  # fmt: skip
     merchant = ground.favourite(rng, customer, ground.merchants.street(city, category), 0.0)
     factor = people.spender[customer] * rng.uniform(0.8, 2.2, len(customer))
     return ground.purchases(rng, customer, time, merchant, card=people.card_first[customer], factor=factor)
