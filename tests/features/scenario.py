@@ -1,4 +1,4 @@
-"""Random streams for the property tests: the same events through the store, the history file and the oracle."""
+"""Random streams for the property tests: one stream for the store, the history file and the oracle."""
 
 import math
 import random
