@@ -53,7 +53,8 @@ def naive_card_precision(rows, k):
     """rows: (day, card, label, score)."""
     detected, daily = set(), []
     for day in sorted({d for d, *_ in rows}):
-        best, fraud = {}, defaultdict(bool)
+        best: dict[int, float] = {}
+        fraud: dict[int, bool] = defaultdict(bool)
         for d, card, label, score in rows:
             if d == day and card not in detected:
                 best[card] = max(best.get(card, -math.inf), score)
@@ -100,7 +101,8 @@ def test_card_precision_equals_the_obvious_loop(rows, k):
 def test_the_order_of_rows_does_not_matter(rows, order):
     shuffled = [rows[i] for i in order if i < len(rows)]
     for metric in (roc_auc, average_precision, recall_at_fpr, lift):
-        assert metric(*columns(rows)) == pytest.approx(metric(*columns(shuffled)))
+        labels, scores = columns(rows)
+        assert metric(labels, scores) == pytest.approx(metric(*columns(shuffled)[:2]))
 
 
 def test_lift_is_the_fraud_rate_at_the_top_over_the_fraud_rate_of_all():
