@@ -1,0 +1,237 @@
+"""The Lua functions and `features.state` are one implementation in two languages: equal bytes, always."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cordon.stack.valkey import Valkey
+from features import Catalogue, Distinct, Entity, Field, Gap, Novelty, Schema, Speed, Window, load
+from features.layout import Layout, Observation
+from features.library import EXACT, library, pack_assertion, sections
+from features.measure import Scalar
+from features.memory_store import MemoryStore
+from features.redis_store import connect
+from features.state import Assertion, State
+from features.store import Arrival, OnlineStore, Target
+from features.tier import DAY, HOUR, MINUTE, TIERS
+from tests.features.stores import NOON, TENANT, pseudonym, wall_ms
+
+# Small windows and every kind of slot, so that trimming happens within a few operations.
+DENSE = Catalogue(
+    "dense",
+    Schema(
+        name="dense",
+        fields=(
+            Field("card", "text", required=True),
+            Field("shop", "text"),
+            Field("device", "text"),
+            Field("amount", "amount", required=True),
+            Field("latitude", "number"),
+            Field("longitude", "number"),
+        ),
+        entities=(Entity("card", ("card",)), Entity("shop", ("shop",))),
+        primary="card",
+        subject="card",
+        latitude="latitude",
+        longitude="longitude",
+        lateness_ms=MINUTE,
+    ),
+    (
+        Window("card", "max", 5 * MINUTE, "amount"),
+        Window("card", "count", 10 * MINUTE),
+        Window("card", "std", 7 * HOUR, "amount"),
+        Window("card", "sum", 7 * DAY, "amount"),
+        Speed("card"),
+        Gap("card"),
+        Novelty("card", "device", 1 * HOUR),
+        Distinct("card", "shop", 2 * HOUR),
+        Window("shop", "count", 1 * HOUR, delay_ms=1 * HOUR),
+    ),
+)
+CATALOGUES = {"dense": DENSE, "payments": load("payments"), "handbook": load("handbook")}
+PLACES = st.integers(0, 2**63 - 1)
+MARKS = st.one_of(st.integers(1, 6), st.integers(1, 2**63 - 1))
+# Around the limits of 32 bits and of doubles; thirty of them stay below 2^64.
+NUMBERS = st.one_of(
+    st.just(0),
+    st.integers(0, 100),
+    st.integers(2**32 - 3, 2**32 + 3),
+    st.integers(2**53 - 3, 2**53 + 3),
+    st.integers(0, 2**58),
+)
+TIMES = st.one_of(
+    st.integers(NOON - 10 * MINUTE, NOON + 10 * MINUTE),
+    st.integers(NOON - 9 * HOUR, NOON + 9 * HOUR),
+    st.integers(NOON - 40 * DAY, NOON + 40 * DAY),
+)
+# Every generated case has keys of its own.
+RUNS = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of one of two entities of a kind."""
+
+    entity: str
+    which: int
+    change: Observation | Assertion
+
+
+@st.composite
+def observations(draw: st.DrawFn, layout: Layout) -> Observation:
+    time_ms = draw(TIMES)
+    deltas = draw(
+        st.one_of(
+            st.just((0,) * len(layout.measures)),
+            st.tuples(*(NUMBERS for _ in layout.measures)),
+        )
+    )
+    heads = tuple(draw(st.sampled_from([0, time_ms]) if h.kind == "time" else PLACES) for h in layout.heads)
+    marks = tuple(draw(st.one_of(st.just(0), MARKS)) for _ in layout.maps)
+    return Observation(draw(st.one_of(st.integers(1, 5), MARKS)), time_ms, deltas, heads, marks)
+
+
+@st.composite
+def assertions(draw: st.DrawFn, layout: Layout) -> Assertion:
+    tiles = []
+    for tier, slots in enumerate(layout.tiers):
+        for _ in range(draw(st.integers(0, 4)) if slots else 0):
+            tiles.append((tier, TIERS[tier].tile(draw(TIMES)), draw(st.tuples(*(NUMBERS for _ in slots)))))
+    seen = [
+        (index, draw(MARKS), draw(TIMES))
+        for index in range(len(layout.maps))
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+    heads = tuple(draw(TIMES if h.kind == "time" else PLACES) for h in layout.heads)
+    return Assertion(draw(st.sampled_from([(), heads])), tuple(tiles), tuple(seen))
+
+
+def steps(catalogue: Catalogue) -> st.SearchStrategy[list[Step]]:
+    def of(entity: str) -> st.SearchStrategy[Step]:
+        layout = catalogue.layouts[entity]
+        change = st.one_of(observations(layout), assertions(layout))
+        return st.builds(Step, st.just(entity), st.integers(0, 1), change)
+
+    return st.lists(st.one_of([of(entity) for entity in catalogue.entities]), min_size=1, max_size=25)
+
+
+@pytest.fixture(scope="module", params=sorted(CATALOGUES))
+def catalogue(request: pytest.FixtureRequest) -> Catalogue:
+    return CATALOGUES[request.param]
+
+
+@pytest.fixture
+def store(catalogue: Catalogue, valkey: Valkey) -> Iterator[OnlineStore]:
+    opened = connect(f"unix://{valkey.socket}", catalogue, TENANT)
+    yield opened
+    opened.close()
+
+
+def apply(stores: Sequence[OnlineStore], run: str, number: int, step: Step) -> None:
+    """The same change to each store; the same answers and bytes from each."""
+    who = pseudonym(f"{run} {step.which}")
+    answers: list[object] = []
+    for store in stores:
+        if isinstance(step.change, Observation):
+            target = Target(step.entity, who, step.change)
+            event = Arrival(f"tx:{run} {number}", b"c" * 16, b"o" * 16, b"", (target,))
+            answers.append(store.arrive([event], now_ms=wall_ms(), deadline_ms=wall_ms() + 10_000))
+        else:
+            store.merge(step.entity, [(who, step.change)])
+    assert answers[1:] == answers[:-1]
+    held = [store.read(step.entity, [who])[0] for store in stores]
+    assert held[0] == held[1]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_changes_leave_the_same_bytes(
+    data: st.DataObject, catalogue: Catalogue, store: OnlineStore
+) -> None:
+    changes = data.draw(steps(catalogue))
+    run = f"run {next(RUNS)}"
+    reference = MemoryStore(catalogue.layouts, wall_ms)
+    for number, step in enumerate(changes):
+        apply((reference, store), run, number, step)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_long_life_leaves_the_same_bytes(catalogue: Catalogue, store: OnlineStore, seed: int) -> None:
+    """Time goes on, tiles expire, maps overflow; numbers are those of purchases."""
+    rng = Random(seed)
+    reference = MemoryStore(catalogue.layouts, wall_ms)
+    entities = catalogue.entities
+    for number in range(1_500):
+        entity = rng.choice(entities)
+        layout = catalogue.layouts[entity]
+        time_ms = NOON + number * 20_000 - int(rng.expovariate(1 / HOUR)) + rng.choice([0, 0, 0, DAY])
+        if rng.random() < 0.8:
+            amount = rng.randrange(1, 5_000_000)
+            values: dict[str, Scalar] = {"amount": amount, "channel": "ecom"}
+            marks = {m.field: rng.randrange(1, 60) for m in layout.maps if rng.random() < 0.9}
+            marks["place"] = rng.randrange(2**30)
+            change: Observation | Assertion = layout.observation(
+                rng.randrange(1, 2**63), "transaction", time_ms, values, marks
+            )
+        else:
+            tiles = tuple(
+                (
+                    i,
+                    TIERS[i].tile(time_ms - k * TIERS[i].length_ms),
+                    tuple(rng.randrange(2**40) for _ in slots),
+                )
+                for i, slots in enumerate(layout.tiers)
+                if slots
+                for k in range(rng.randrange(4))
+            )
+            seen = tuple(
+                (j, rng.randrange(1, 60), time_ms - k) for j in range(len(layout.maps)) for k in range(3)
+            )
+            change = Assertion((), tiles, seen)
+        apply((reference, store), f"long {seed}", number, Step(entity, 0, change))
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUES))
+def test_rows_of_a_merge_have_the_sizes_that_the_sections_say(name: str) -> None:
+    for layout in CATALOGUES[name].layouts.values():
+        for section in sections(layout):
+            match section.kind:
+                case "tile":
+                    asserted = Assertion((), ((section.index, 5, (7,) * section.slots),))
+                case "seen":
+                    asserted = Assertion((), (), ((section.index, 5, 7),))
+                case "head":
+                    asserted = Assertion(tuple(int(h == section.index) for h in range(len(layout.heads))))
+            row = pack_assertion(layout, asserted)
+            assert row[0] == section.code
+            assert len(row) == section.size
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Assertion((), ((0, 1, (1,)),)),
+        Assertion((), ((0, 2**32, (0,) * 9),)),
+        Assertion((), (), ((0, 1, EXACT),)),
+        Assertion((), (), ((0, 2**64, 1),)),
+        Assertion((0, EXACT, 0)),
+    ],
+    ids=["slots", "tile", "time", "mark", "head"],
+)
+def test_what_is_no_assertion_of_the_layout_is_refused(wrong: Assertion) -> None:
+    with pytest.raises(ValueError, match=r"is no time|not an assertion of this layout"):
+        pack_assertion(CATALOGUES["payments"].layouts["card"], wrong)
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUES))
+def test_the_library_is_a_function_of_the_state_fingerprint(name: str) -> None:
+    catalogue = CATALOGUES[name]
+    source = library(catalogue)
+    assert source.startswith(f"#!lua name=cordon_{catalogue.state_fingerprint}_r")
+    assert "@" not in source.replace("fills in @...@", "")
+    assert State(next(iter(catalogue.layouts.values()))).encode()
