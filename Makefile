@@ -43,11 +43,12 @@ bench: setup ## measure; the result is kept in bench/results/
 	@.venv/bin/cordon bench $(ARGS)
 
 lock: ## resolve requirements/*.txt again, with hashes and without index addresses
-	@env -u PIP_FIND_LINKS -u UV_FIND_LINKS .venv/bin/uv pip compile pyproject.toml --extra service --extra dev \
-	  --upgrade $(LOCK) -o requirements/service.txt
-	@env -u PIP_FIND_LINKS -u UV_FIND_LINKS .venv/bin/uv pip compile pyproject.toml --extra flink \
-	  --upgrade $(LOCK) -o requirements/flink.txt
-LOCK := --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.12
+	@$(LOCK) --extra service -o requirements/service.txt
+	@$(LOCK) --extra service --extra dev --constraints requirements/service.txt -o requirements/dev.txt
+	@$(LOCK) --extra flink -o requirements/flink.txt
+# Local wheel directories would pin what others cannot install.
+LOCK = env -u PIP_FIND_LINKS -u UV_FIND_LINKS .venv/bin/uv pip compile pyproject.toml --quiet --upgrade \
+  --generate-hashes --no-emit-index-url --no-header --python-version 3.12
 
 clean: down ## remove caches and what stacks left; environments and jars stay
 	@rm -rf .cordon .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

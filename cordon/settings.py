@@ -139,6 +139,9 @@ class Flink(Group):
         default="file:.cordon/checkpoints", description="directory of the checkpoints, a URI"
     )
     checkpoint_interval_ms: int = Field(default=5_000, ge=100, description="between two checkpoints")
+    state: Literal["rocksdb", "hashmap"] = Field(
+        default="rocksdb", description="hashmap: faster, the state of the jobs has to fit the memory"
+    )
     jars: Path = Field(default=Path(".jars/flink"), description="directory of the Kafka connector")
     parallelism: int = Field(default=2, ge=1, le=1024, description="of the jobs; at most the partitions")
 

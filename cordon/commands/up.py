@@ -42,8 +42,8 @@ def command(
     clock: Annotated[Literal["wall", "event"] | None, typer.Option(help="event: for replays.")] = None,
     only: Annotated[str, typer.Option(help=f"Some of: {', '.join(NAMES)}.")] = "",
     flink_state: Annotated[
-        Literal["rocksdb", "hashmap"], typer.Option(help="hashmap: faster, state in memory.")
-    ] = "rocksdb",
+        Literal["rocksdb", "hashmap"] | None, typer.Option(help="hashmap: faster, state in memory.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget everything that the stack stored.")] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; Ctrl-C stops the stack.")] = False,
 ) -> None:
@@ -52,10 +52,10 @@ def command(
     record = Record.read(directory)
     if record is not None and record.alive():
         raise StackRecordError(f"the stack {name} runs already: `cordon status`, `cordon down`")
-    settings = Settings.load(**overrides(catalogue, model, fast_lane, clock))
+    settings = Settings.load(**overrides(catalogue, model, fast_lane, clock, flink_state))
     if fresh:
         shutil.rmtree(directory, ignore_errors=True)
-    options = Options(only=parts_of(only), flink_state=flink_state)
+    options = Options(only=parts_of(only))
     environment = {**os.environ, **settings.environment(explicit=True)}
     if foreground:
         os.environ.update(environment)
@@ -81,7 +81,11 @@ def command(
 
 
 def overrides(
-    catalogue: str | None, model: Path | None, fast_lane: Switch | None, clock: str | None
+    catalogue: str | None,
+    model: Path | None,
+    fast_lane: Switch | None,
+    clock: str | None,
+    flink_state: str | None,
 ) -> dict[str, Any]:
     """Options as settings. Files are made absolute: the parts run in another directory."""
     decide: dict[str, Any] = {}
@@ -92,6 +96,8 @@ def overrides(
     if clock is not None:
         decide["clock"] = clock
     values: dict[str, Any] = {"decide": decide} if decide else {}
+    if flink_state is not None:
+        values["flink"] = {"state": flink_state}
     if catalogue is not None:
         is_file = catalogue.endswith(".py")
         values["catalogue"] = {"name": str(Path(catalogue).resolve()) if is_file else catalogue}

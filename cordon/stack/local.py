@@ -16,7 +16,6 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from cordon.evidence import ROOT
 from cordon.settings import Settings
@@ -57,12 +56,11 @@ NAMES = (
 class Options:
     """What a local stack may be asked for, beside the settings.
 
-    `only`: names of parts to run (all without); `flink_state`: see `Flink`; `usual_ports`: try the well-known
-    ports first, as a person expects; tests take random ones. `jobs`: how many Flink jobs make it ready.
+    `only`: names of parts to run (all without); `usual_ports`: try the well-known ports first, as a person
+    expects; tests take random ones. `jobs`: how many Flink jobs make it ready.
     """
 
     only: Collection[str] = ()
-    flink_state: Literal["rocksdb", "hashmap"] = "rocksdb"
     slots: int = 4
     usual_ports: bool = True
     jobs: int = 1
@@ -107,7 +105,7 @@ def local(
         given["flink-rest"],
         given["flink-rpc"],
         slots=chosen.slots,
-        state=chosen.flink_state,
+        state=settings.flink.state,
         checkpoint_interval_ms=settings.flink.checkpoint_interval_ms,
     )
     wired = wire(settings, directory, valkey, kafka, flink, given["service"])
