@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from api.outcome import Outcome
 from api.rules.compile import Condition
-from api.rules.syntax import Outcome, Sentence
+from api.rules.syntax import Sentence
 
 Mode = Literal["off", "shadow", "live"]
 Answer = Literal["hit", "no_hit", "not_evaluated"]

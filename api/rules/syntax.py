@@ -18,26 +18,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import IntEnum
 
 TEXT_LENGTH_MAX = 2_000
 NODES_MAX = 200
 DEPTH_MAX = 24
 FUNCTIONS = {"abs": 1, "min": 2, "max": 2, "present": 1, "value_or": 2}
-
-
-class Outcome(IntEnum):
-    """Outcomes in order of severity."""
-
-    APPROVE = 0
-    CHALLENGE = 1
-    REVIEW = 2
-    DECLINE = 3
-
-    @property
-    def word(self) -> str:
-        """The name on the wire."""
-        return self.name.lower()
 
 
 ACTIONS = ("allow", "challenge", "review", "decline")

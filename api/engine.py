@@ -1,0 +1,341 @@
+"""The engine behind both doors: claim and observe, vector, score, rules, journal, claims, answers.
+
+One batch is one pipelined call to the store, one call to the scorer, one `fdatasync`. Everything here is
+synchronous; the only state that outlives a batch is what is known about the parts' health.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from api.answer import (
+    Accepted,
+    Answer,
+    Conflicting,
+    Decided,
+    Pending,
+    Refused,
+    Unavailable,
+    Unknown,
+)
+from api.attempts import Attempts
+from api.breaker import Breaker
+from api.decide import Policy
+from api.gauge import FreshnessGauge
+from api.journal import Journal, JournalUnavailable
+from api.judge import Judge, Read
+from api.record import Kind, decode_json, encode_json, pack
+from api.work import Inbound, Intake, Work
+from features.event import InvalidEvent, LabelEvent, LifecycleEvent, Transaction, check_time
+from features.store import Observed, OnlineStore, Status, StoreUnavailable
+
+ABANDONED_AFTER_MS: Final = 60_000
+UNFINISHED_MAX: Final = 10_000
+EVENT_CLOCK_MS: Final = 2**53
+
+
+class QueryStoreUnavailable(Exception):
+    """Look-ups of past decisions have no answer now: try again later."""
+
+
+class Past(Protocol):
+    """Look-up of past decisions by id."""
+
+    def record(self, transaction_id: str) -> Mapping[str, Any] | None:
+        """The stored record. Raises `QueryStoreUnavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`deadline_ms`: of one call to the store. `backlog_max`: unshipped records of the journal.
+    `record_within_ms`: a batch that takes longer than this from claim to journal is given up, well before
+    others may take its claims over. `event_clock`: replays of history, no check against the wall clock."""
+
+    deadline_ms: int = 250
+    backlog_max: int = 2_000_000
+    record_within_ms: int = 1_000
+    event_clock: bool = False
+
+
+class Engine:
+    """Decides batches. `timer`: monotonic nanoseconds. Not for use by several threads."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        store: OnlineStore,
+        journal: Journal,
+        judge: Judge,
+        gauge: FreshnessGauge,
+        past: Past,
+        attempts: Attempts,
+        limits: Limits,
+        timer: Callable[[], int],
+        tenant: str,
+    ) -> None:
+        self.intake = intake
+        self.store = store
+        self.journal = journal
+        self.judge = judge
+        self.gauge = gauge
+        self.past = past
+        self.attempts = attempts
+        self.limits = limits
+        self.tenant = tenant
+        self.store_breaker = Breaker()
+        self._timer = timer
+        self._newest_ms = 0
+        self._unfinished: list[tuple[str, bytes, bytes]] = []
+
+    @property
+    def policy(self) -> Policy:
+        """What happens when parts fail."""
+        return self.judge.policy
+
+    def decide_batch(self, inbound: Sequence[Inbound], *, now_ms: int) -> list[Answer]:
+        """One answer per event, in order. `now_ms`: wall clock. Raises `JournalFenced`: stop the process."""
+        if self.journal.backlog + len(inbound) > self.limits.backlog_max:
+            return [Unavailable("backlog")] * len(inbound)
+        self._finish(now_ms)
+        answers: list[Answer | None] = [None] * len(inbound)
+        works: dict[str, tuple[int, Work]] = {}
+        twins: list[tuple[int, Work]] = []
+        for index, item in enumerate(inbound):
+            made = self._prepare(item, works, now_ms)
+            if not isinstance(made, Work):
+                answers[index] = made
+            elif made.key in works:
+                twins.append((index, made))
+            else:
+                works[made.key] = (index, made)
+        ordered = list(works.values())
+        found = self._decide([work for _, work in ordered], now_ms)
+        for (index, _), answer in zip(ordered, found, strict=True):
+            answers[index] = answer
+        for index, twin in twins:
+            first = works[twin.key]
+            answers[index] = self._twin(twin, first[1], answers[first[0]], now_ms)
+        return [answer if answer is not None else Unavailable("time") for answer in answers]
+
+    def sweep(self, *, now_ms: int, limit: int = 64) -> int:
+        """Record attempts that nobody finished for a minute; how many. Raises `StoreUnavailable`."""
+        claims = self.store.open_claims(now_ms - ABANDONED_AFTER_MS, limit)
+        works = []
+        for key, claim in claims:
+            if claim.payload is None:
+                continue
+            work = self.intake.resume(decode_json(claim.payload), claim.content)
+            if work.key == key:
+                works.append(work)
+        answers = self._decide(works, now_ms, abandoned=True)
+        return sum(isinstance(a, Decided | Accepted) and not a.replay for a in answers)
+
+    def _prepare(self, item: Inbound, batch: Mapping[str, tuple[int, Work]], now_ms: int) -> Work | Answer:
+        try:
+            event = self.intake.parse(item)
+            self._check_time(event, now_ms)
+        except InvalidEvent as error:
+            return Refused(error)
+        if isinstance(event, Transaction):
+            work = self.intake.transaction(event, item.door)
+        else:
+            original = self._original(event.transaction_id, batch)
+            if isinstance(original, Unavailable | Unknown):
+                return original
+            if isinstance(event, LabelEvent):
+                work = self.intake.label(event, original)
+            else:
+                work = self.intake.lifecycle(event, original)
+        self._newest_ms = max(self._newest_ms, event.time_ms)
+        return work
+
+    def _check_time(self, event: Transaction | LabelEvent | LifecycleEvent, now_ms: int) -> None:
+        """Raises `InvalidEvent`; an event that was claimed before is not late but repeated."""
+        schema = self.intake.catalogue.schema
+        clock_ms = EVENT_CLOCK_MS if self.limits.event_clock else now_ms
+        try:
+            check_time(schema, event.time_ms, newest_ms=self._newest_ms, now_ms=clock_ms)
+        except InvalidEvent as error:
+            if error.code != "late" or not self._claimed(_key(event)):
+                raise
+
+    def _claimed(self, key: str) -> bool:
+        try:
+            claim = self.store.claim(key)
+        except StoreUnavailable:
+            return False
+        return claim is not None and claim.answer is not None
+
+    def _original(
+        self, transaction_id: str, batch: Mapping[str, tuple[int, Work]]
+    ) -> Mapping[str, Any] | Unavailable | Unknown:
+        """The transaction that an event follows: of its claim, of this batch, or of the query store."""
+        key = f"tx:{transaction_id}"
+        try:
+            claim = self.store.claim(key)
+        except StoreUnavailable:
+            return Unavailable("store")
+        if claim is not None:
+            stored = claim.answer if claim.answer is not None else claim.payload
+            if stored is not None:
+                found: Mapping[str, Any] = decode_json(stored)
+                return found
+        if key in batch:
+            return batch[key][1].facts
+        try:
+            record = self.past.record(transaction_id)
+        except QueryStoreUnavailable:
+            return Unavailable("query_store")
+        return record if record is not None else Unknown(transaction_id)
+
+    def _twin(self, twin: Work, first: Work, answer: Answer | None, now_ms: int) -> Answer:
+        """The same id twice in one batch."""
+        if isinstance(answer, Decided | Accepted) and not answer.replay:
+            if twin.arrival.content != first.arrival.content:
+                return Conflicting(twin.key)
+            return type(answer)(answer.record, replay=True)
+        return self._decide([twin], now_ms)[0]
+
+    def _decide(self, works: Sequence[Work], now_ms: int, *, abandoned: bool = False) -> list[Answer]:
+        """Claim, observe, judge, record. `abandoned`: works of the sweep."""
+        if not works:
+            return []
+        started = self._timer()
+        observed = self._arrive(works, now_ms)
+        answers: list[Answer | None] = [None] * len(works)
+        reads: list[tuple[int, Read]] = []
+        taken = [works[i].key for i, seen in enumerate(observed) if seen and seen.status is Status.RECOVERED]
+        earlier = self.attempts.find(taken)
+        for index, (work, seen) in enumerate(zip(works, observed, strict=True)):
+            if work.key in earlier:
+                self._unfinished.append((work.key, work.arrival.owner, encode_json(earlier[work.key])))
+                answers[index] = _recorded(work, earlier[work.key], replay=True)
+            else:
+                made = self._read(work, seen)
+                if isinstance(made, Read):
+                    reads.append((index, made))
+                else:
+                    answers[index] = made
+        records = self._judge([read for _, read in reads], now_ms, started, abandoned=abandoned)
+        failure = self._record(records, started)
+        for (index, read), record in zip(reads, records, strict=True):
+            answers[index] = failure or _recorded(read.work, record, replay=False)
+        if failure is None and reads:
+            self._answer_claims([read for _, read in reads], records, now_ms)
+        return [answer if answer is not None else Unavailable("time") for answer in answers]
+
+    def _arrive(self, works: Sequence[Work], now_ms: int) -> list[Observed | None]:
+        """What the store says of each; `None` where it says nothing."""
+        if not self.store_breaker.allows(now_ms):
+            return [None] * len(works)
+        try:
+            self.gauge.refresh(now_ms)
+            found: list[Observed | None] = list(
+                self.store.arrive(
+                    [work.arrival for work in works],
+                    now_ms=now_ms,
+                    deadline_ms=now_ms + self.limits.deadline_ms,
+                )
+            )
+            self.gauge.note_generation()
+        except StoreUnavailable:
+            self.store_breaker.failed(now_ms)
+            self.gauge.forget()
+            return [None] * len(works)
+        self.store_breaker.worked()
+        return found
+
+    def _read(self, work: Work, seen: Observed | None) -> Read | Answer:
+        if seen is None or seen.status is Status.EXPIRED:
+            # A transaction is decided without its history; what follows one waits for the store.
+            return Read(work, None) if work.kind == "transaction" else Unavailable("store")
+        if seen.status is Status.REPLAY and seen.answer is not None:
+            return _recorded(work, decode_json(seen.answer), replay=True)
+        if seen.status is Status.CONFLICT:
+            return Conflicting(work.key)
+        if seen.status is Status.PENDING:
+            return Pending(work.key)
+        return Read(work, seen)
+
+    def _judge(
+        self, reads: Sequence[Read], now_ms: int, started: int, *, abandoned: bool
+    ) -> list[dict[str, Any]]:
+        """Records of what was read, in order."""
+        transactions = [read for read in reads if read.work.kind == "transaction"]
+        stages = {"batch": len(reads), "observe": (self._timer() - started) // 1_000}
+        freshness = self.gauge.read()
+        decided = iter(self.judge.records(transactions, freshness, now_ms, stages, abandoned=abandoned))
+        self.gauge.decided(now_ms)
+        return [
+            next(decided)
+            if read.work.kind == "transaction"
+            else self._follow_record(read, freshness.generation)
+            for read in reads
+        ]
+
+    def _follow_record(self, read: Read, generation: str) -> dict[str, Any]:
+        facts = dict(read.work.facts)
+        record = {"type": facts.pop("kind"), "v": 1, "tenant": self.tenant}
+        if "event" in facts:
+            facts["kind"] = facts.pop("event")
+        return {**record, **facts, "order": read.order(generation), "claim": read.claim}
+
+    def _record(self, records: Sequence[dict[str, Any]], started: int) -> Unavailable | None:
+        """Make the records durable; what to answer if that failed."""
+        if not records:
+            return None
+        bodies = [
+            pack(_KINDS[record["type"]], self._topic_key(record), encode_json(record)) for record in records
+        ]
+        if (self._timer() - started) // 1_000_000 > self.limits.record_within_ms:
+            return Unavailable("time")
+        try:
+            self.journal.append(bodies)
+        except JournalUnavailable:
+            return Unavailable("journal")
+        return None
+
+    def _topic_key(self, record: Mapping[str, Any]) -> str:
+        primary = record["entities"].get(self.intake.catalogue.schema.primary)
+        return str(primary or record.get("transaction_id") or record["id"])
+
+    def _answer_claims(self, reads: Sequence[Read], records: Sequence[dict[str, Any]], now_ms: int) -> None:
+        # Unclaimed ones too: the store may have taken the claim and lost only the reply.
+        self._unfinished += [
+            (read.work.key, read.work.arrival.owner, encode_json(record))
+            for read, record in zip(reads, records, strict=True)
+        ]
+        self._finish(now_ms)
+
+    def _finish(self, now_ms: int) -> None:
+        """Store answers in their claims; those that fail stay for the next batch."""
+        if not self._unfinished or not self.store_breaker.allows(now_ms):
+            del self._unfinished[:-UNFINISHED_MAX]
+            return
+        try:
+            self.store.complete(self._unfinished)
+        except StoreUnavailable:
+            self.store_breaker.failed(now_ms)
+            self.gauge.forget()
+        else:
+            self._unfinished.clear()
+
+
+_KINDS: Final = {
+    "decision": Kind.DECISION,
+    "abandoned": Kind.ABANDONED,
+    "label": Kind.LABEL,
+    "event": Kind.EVENT,
+}
+
+
+def _recorded(work: Work, record: Mapping[str, Any], *, replay: bool) -> Answer:
+    if work.kind == "transaction":
+        return Decided(record, replay)
+    return Accepted(record, replay)
+
+
+def _key(event: Transaction | LabelEvent | LifecycleEvent) -> str:
+    if isinstance(event, Transaction):
+        return f"tx:{event.id}"
+    return f"{'label' if isinstance(event, LabelEvent) else 'event'}:{event.id}"

@@ -1,0 +1,317 @@
+"""From observed states to decision records: vectors, verdicts, rules, reasons. No I/O."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api.breaker import Breaker
+from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
+from api.model import ModelFailed, Reason, ServingModel
+from api.outcome import Outcome
+from api.rules.rule import Circumstances, RuleSet
+from api.work import Work
+from features.catalogue import Catalogue
+from features.evaluate import Evaluator, Row
+from features.state import DamagedState
+from features.store import Observed
+
+REASONS_MAX: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A work with what the store said of it; `None`: the store said nothing."""
+
+    work: Work
+    seen: Observed | None
+
+    @property
+    def claim(self) -> str:
+        """new, recovered, or unclaimed."""
+        return "unclaimed" if self.seen is None else self.seen.status.value
+
+    def order(self, generation: str) -> dict[str, list[Any]]:
+        """Running number of each entity that was observed."""
+        if self.seen is None:
+            return {}
+        targets = zip(self.work.arrival.targets, self.seen.numbers, strict=True)
+        return {target.entity: [generation, n] for target, n in targets if n}
+
+    def row(self, *, history: bool = True) -> Row:
+        """What the evaluator needs."""
+        states: dict[str, bytes | None] = {}
+        repeated: dict[str, bool] = {}
+        if history and self.seen is not None:
+            targets = [target.entity for target in self.work.arrival.targets]
+            states = dict(zip(targets, self.seen.states, strict=True))
+            repeated = dict(zip(targets, self.seen.repeated, strict=True))
+        work = self.work
+        return Row(work.time_ms, work.values, work.identity, states, repeated)
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What decides besides model and rules."""
+
+    catalogue: str
+    state: str
+    code: str
+
+
+class Judge:
+    """Decides what was read. Model and rules may be replaced between batches."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        tenant: str,
+        model: ServingModel | None,
+        rules: RuleSet,
+        policy: Policy,
+        code: str,
+        timer: Callable[[], int],
+    ) -> None:
+        self.catalogue = catalogue
+        self.tenant = tenant
+        self.model = model
+        self.rules = rules
+        self.policy = policy
+        self.model_breaker = Breaker(rest_ms=1_000, rest_ms_max=30_000)
+        self._evaluator = Evaluator(catalogue)
+        self._names = catalogue.names
+        self._versions = Versions(catalogue.vector_fingerprint, catalogue.state_fingerprint, code)
+        self._timer = timer
+
+    def warm_up(self) -> None:
+        """Compile kernels before the first transaction waits for them."""
+        self._evaluator.warm_up()
+        if self.model is not None:
+            blank = np.full((1, len(self._names)), np.nan, np.float32)
+            self.model.verdicts(blank, [0])
+            self.model.contributions(blank)
+
+    def records(
+        self,
+        reads: Sequence[Read],
+        freshness: Freshness,
+        now_ms: int,
+        stages: Mapping[str, int],
+        *,
+        abandoned: bool = False,
+    ) -> list[dict[str, Any]]:
+        """One record per transaction, in order. `stages`: microseconds that the batch has taken so far."""
+        if not reads:
+            return []
+        clock = [self._timer()]
+        matrix, degraded = self._vectors(reads)
+        clock.append(self._timer())
+        amounts = [self._amount(read.work) for read in reads]
+        verdicts = self._verdicts(matrix, amounts, degraded, now_ms)
+        clock.append(self._timer())
+        vectors = [[None if v != v else v for v in row] for row in matrix.tolist()]
+        context = Circumstances(now_ms)
+        decisions = []
+        for i, read in enumerate(reads):
+            case = self._case(read.work, amounts[i], vectors[i])
+            about = Context(context, freshness, tuple(degraded[i]))
+            decisions.append(decide(case, verdicts[i], self.rules, self.policy, about))
+        clock.append(self._timer())
+        reasons = self._reasons(matrix, decisions)
+        clock.append(self._timer())
+        spent = [(b - a) // 1_000 for a, b in pairwise(clock)]
+        taken = {**stages, **dict(zip(("features", "score", "rules", "explain"), spent, strict=True))}
+        return [
+            self._record(read, decisions[i], vectors[i], reasons[i], freshness, now_ms, taken, abandoned)
+            for i, read in enumerate(reads)
+        ]
+
+    def _vectors(self, reads: Sequence[Read]) -> tuple[NDArray[np.float32], list[list[str]]]:
+        degraded: list[list[str]] = [["features"] if read.seen is None else [] for read in reads]
+        try:
+            return self._evaluator.vectors([read.row() for read in reads]), degraded
+        except DamagedState:
+            rows = [self._one_vector(read, parts) for read, parts in zip(reads, degraded, strict=True)]
+            return np.concatenate(rows), degraded
+
+    def _one_vector(self, read: Read, degraded: list[str]) -> NDArray[np.float32]:
+        """One row by itself: a damaged state costs its own transaction the history, nobody else."""
+        try:
+            return self._evaluator.vectors([read.row()])
+        except DamagedState:
+            degraded.append("features")
+            return self._evaluator.vectors([read.row(history=False)])
+
+    def _verdicts(
+        self,
+        matrix: NDArray[np.float32],
+        amounts: list[int],
+        degraded: list[list[str]],
+        now_ms: int,
+    ) -> list[Verdict | None]:
+        model = self.model
+        verdicts: list[Verdict | None] = [None] * len(amounts)
+        usable = [i for i, parts in enumerate(degraded) if not parts or (model and model.allows_missing)]
+        scored: list[Verdict] | None = []
+        if usable:
+            scored = self._scored(matrix[usable], [amounts[i] for i in usable], now_ms)
+        if model is not None and (scored is None or len(usable) < len(amounts)):
+            verdicts = list(model.fallback(matrix, amounts) or verdicts)
+        for place, i in enumerate(usable):
+            if scored is None:
+                degraded[i].append("model")
+            else:
+                verdicts[i] = scored[place]
+        return verdicts
+
+    def _scored(self, matrix: NDArray[np.float32], amounts: list[int], now_ms: int) -> list[Verdict] | None:
+        """The model's verdicts; `None` where there is no model, or it fails, or failed just now."""
+        if self.model is None or not self.model_breaker.allows(now_ms):
+            return None
+        try:
+            found = self.model.verdicts(matrix, amounts)
+        except ModelFailed:
+            self.model_breaker.failed(now_ms)
+            return None
+        self.model_breaker.worked()
+        return found
+
+    def _amount(self, work: Work) -> int:
+        name = self.catalogue.schema.amount
+        amount = work.values.get(name) if name is not None else None
+        return amount if isinstance(amount, int) else 0
+
+    def _case(self, work: Work, amount: int, vector: list[float | None]) -> Case:
+        schema = self.catalogue.schema
+        entities = work.identity.entities
+        unit = entities.get(schema.subject) or entities.get(schema.primary) or work.id
+        features = dict(zip(self._names, vector, strict=True))
+        return Case(work.id, work.time_ms, amount, work.values, entities, features, unit)
+
+    def _reasons(
+        self, matrix: NDArray[np.float32], decisions: Sequence[Decision]
+    ) -> list[list[dict[str, Any]]]:
+        """Reasons of everything that is not approved: its rules, then the model's strongest ideas."""
+        found = [
+            self._rule_reasons(decision) if decision.outcome is not Outcome.APPROVE else []
+            for decision in decisions
+        ]
+        explained = [
+            i
+            for i, d in enumerate(decisions)
+            if d.outcome is not Outcome.APPROVE and d.verdict is not None and d.verdict.source == "model"
+        ]
+        for i, reasons in zip(explained, self._model_reasons(matrix[explained]), strict=True):
+            known = {reason["code"] for reason in found[i]}
+            found[i] += [r for r in reasons if r["code"] not in known][: REASONS_MAX - len(found[i])]
+        return found
+
+    def _rule_reasons(self, decision: Decision) -> list[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for result in decision.rules:
+            rule = self.rules.rule(result.id) if result.counts else None
+            if rule is not None and rule.outcome is not Outcome.APPROVE:
+                text = rule.description or rule.reason.replace("_", " ")
+                found.setdefault(rule.reason, {"code": rule.reason, "text": text, "weight": None})
+        if decision.winner.by == "policy":
+            code = decision.winner.id
+            found.setdefault(code, {"code": code, "text": _POLICY_TEXTS[code], "weight": None})
+        return list(found.values())[:REASONS_MAX]
+
+    def _model_reasons(self, matrix: NDArray[np.float32]) -> list[list[dict[str, Any]]]:
+        model = self.model
+        if model is None or not len(matrix):
+            return [[] for _ in matrix]
+        try:
+            contributions = model.contributions(matrix)
+        except ModelFailed:
+            return [[] for _ in matrix]
+        own = model.own(matrix)
+        return [
+            [_shown(reason) for reason in model.explainer.reasons(contributions[i], own[i], REASONS_MAX)]
+            for i in range(len(matrix))
+        ]
+
+    def _record(
+        self,
+        read: Read,
+        decision: Decision,
+        vector: list[float | None],
+        reasons: list[dict[str, Any]],
+        freshness: Freshness,
+        now_ms: int,
+        stages: Mapping[str, int],
+        abandoned: bool,
+    ) -> dict[str, Any]:
+        facts, verdict = read.work.facts, decision.verdict
+        return {
+            "type": "abandoned" if abandoned else "decision",
+            "v": 1,
+            "tenant": self.tenant,
+            "id": facts["id"],
+            "decided_ms": now_ms,
+            "time_ms": facts["time_ms"],
+            "door": facts["door"],
+            "transaction": facts["transaction"],
+            "entities": facts["entities"],
+            "marks": facts["marks"],
+            "order": read.order(freshness.generation),
+            "outcome": decision.outcome.word,
+            "score": None if verdict is None else verdict.score,
+            "probability": None if verdict is None else verdict.probability,
+            "margin": None if verdict is None else verdict.margin,
+            "expected_loss": None if verdict is None else verdict.expected_loss,
+            "scored_by": None if verdict is None else verdict.source,
+            "winner": _voice(decision.winner),
+            "others": [_voice(voice) for voice in decision.others],
+            "rules": [
+                {"id": r.id, "result": r.result, "mode": r.mode, "action": r.action}
+                if not r.missing
+                else {
+                    "id": r.id,
+                    "result": r.result,
+                    "mode": r.mode,
+                    "action": r.action,
+                    "missing": list(r.missing),
+                }
+                for r in decision.rules
+            ],
+            "reasons": reasons,
+            "features": vector,
+            "versions": {
+                "model": None if self.model is None else self.model.version,
+                "rules": self.rules.version,
+                "lists": self.rules.lists_version,
+                "catalogue": self._versions.catalogue,
+                "state": self._versions.state,
+                "policy": self.policy.version,
+                "code": self._versions.code,
+            },
+            "freshness": {
+                "flink_lag_ms": freshness.flink_lag_ms,
+                "generation": freshness.generation,
+                "state": freshness.state,
+            },
+            "degraded": list(decision.degraded),
+            "claim": read.claim,
+            "stages_us": stages,
+        }
+
+
+_POLICY_TEXTS: Final = {
+    "unseen_amount": "the amount is too high to pass while the model is not available",
+    "no_model": "the model is not available",
+    "state_stale": "the history behind the features is out of date",
+    "state_rebuilding": "the history behind the features is being rebuilt",
+}
+
+
+def _voice(voice: Any) -> dict[str, str]:
+    return {"by": voice.by, "id": voice.id, "outcome": voice.outcome.word}
+
+
+def _shown(reason: Reason) -> dict[str, Any]:
+    return {"code": reason.code, "text": reason.text, "weight": round(reason.weight, 4)}

@@ -1,0 +1,114 @@
+"""The model as the engine sees it: verdicts for vectors in the catalogue's order, exact contributions.
+
+What can go wrong, and what the caller does about it:
+
+* `ModelFailed`   decide without the model, declared degraded; try again later
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api.decide import Verdict
+from api.outcome import BY_WORD
+from models.calibration import Calibrator, score_1000
+from models.policy import Policy, band, expected_loss_minor
+from models.scorecard import Scorecard
+from models.scorer import Scorer
+
+Matrix = NDArray[np.float32]
+
+
+class ModelFailed(RuntimeError):
+    """The scorer gave no usable answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One business idea that speaks for fraud; `weight`: its share of the margin, in log-odds."""
+
+    code: str
+    text: str
+    weight: float
+
+
+class Explainer(Protocol):
+    """Groups exact contributions into reasons, strongest first."""
+
+    def reasons(
+        self, contributions: NDArray[np.float64], vector: NDArray[np.float32], limit: int
+    ) -> list[Reason]:
+        """`contributions` [features + 1] of one row of the model's own vector; at most `limit` reasons."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingModel:
+    """One loaded artefact. `columns`: places of its features in the catalogue's vector.
+
+    `allows_missing`: whether it may score a vector whose history could not be read.
+    """
+
+    version: str
+    features: tuple[str, ...]
+    columns: NDArray[np.intp]
+    scorer: Scorer
+    calibrator: Calibrator
+    policy: Policy
+    explainer: Explainer
+    allows_missing: bool = False
+    scorecard: Scorecard | None = None
+
+    def verdicts(self, matrix: Matrix, amounts: Sequence[int]) -> list[Verdict]:
+        """Verdicts of catalogue vectors `[n, catalogue]`. Raises `ModelFailed`."""
+        try:
+            margins = self.scorer.score(self.own(matrix))
+        except (RuntimeError, ValueError) as error:
+            raise ModelFailed(f"{self.version}: {error}") from error
+        if not np.isfinite(margins).all():
+            raise ModelFailed(f"{self.version}: margins are not finite")
+        return self._verdicts("model", margins, self.calibrator.probability(margins), amounts)
+
+    def fallback(self, matrix: Matrix, amounts: Sequence[int]) -> list[Verdict] | None:
+        """What the scorecard says of catalogue vectors, where the artefact has one."""
+        if self.scorecard is None:
+            return None
+        own = self.own(matrix)
+        margins = self.scorecard.score(
+            {name: own[:, i] for i, name in enumerate(self.features)}, rows=len(own)
+        )
+        return self._verdicts("scorecard", margins, self.scorecard.probability(margins), amounts)
+
+    def contributions(self, matrix: Matrix) -> NDArray[np.float64]:
+        """Exact SHAP values of the margin `[n, own features + 1]`, base value last. Raises `ModelFailed`."""
+        try:
+            return self.scorer.contributions(self.own(matrix))
+        except (RuntimeError, ValueError) as error:
+            raise ModelFailed(f"{self.version}: {error}") from error
+
+    def own(self, matrix: Matrix) -> Matrix:
+        """The model's own features of catalogue vectors, contiguous."""
+        return np.ascontiguousarray(matrix[:, self.columns])
+
+    def _verdicts(
+        self,
+        source: str,
+        margins: NDArray[np.float64],
+        probabilities: NDArray[np.float64],
+        amounts: Sequence[int],
+    ) -> list[Verdict]:
+        scores = score_1000(probabilities).tolist()
+        rows = zip(margins.tolist(), probabilities.tolist(), scores, amounts, strict=True)
+        return [
+            Verdict(
+                "model" if source == "model" else "scorecard",
+                margin,
+                probability,
+                score,
+                BY_WORD[band(probability, amount, self.policy)],
+                expected_loss_minor(probability, amount),
+            )
+            for margin, probability, score, amount in rows
+        ]

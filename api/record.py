@@ -1,0 +1,86 @@
+"""Audit records: the journal's body, the topics' messages, the claims' answers.
+
+A body is `u8 kind | u8 key length | key | JSON`; the publisher routes it by kind and key without reading the
+JSON. A receipt is what remains of a record in its claim once the query store has the whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import msgspec
+
+VERSION: Final = 1
+
+
+class Kind(IntEnum):
+    """Kinds of records. `ABANDONED`: an attempt that nobody finished, decided by the sweep."""
+
+    DECISION = 1
+    ABANDONED = 2
+    LABEL = 3
+    EVENT = 4
+
+
+TOPIC_OF: Final[Mapping[Kind, str]] = {
+    Kind.DECISION: "decisions",
+    Kind.ABANDONED: "decisions",
+    Kind.LABEL: "labels",
+    Kind.EVENT: "events",
+}
+_RECEIPT_KEYS: Final = (
+    "type", "v", "tenant", "id", "transaction_id", "decided_ms", "time_ms", "transaction", "entities",
+    "marks", "outcome", "score", "reasons", "versions", "freshness", "degraded",
+)  # fmt: skip
+
+encode_json = msgspec.json.Encoder().encode
+decode_json = msgspec.json.Decoder().decode
+
+
+class MalformedRecord(ValueError):
+    """A journal body is no record of this format: stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A journal body taken apart. `payload`: JSON, one line."""
+
+    kind: Kind
+    key: bytes
+    payload: bytes
+
+
+def pack(kind: Kind, key: str, payload: bytes) -> bytes:
+    """A journal body; `key` partitions the topic and has at most 255 bytes."""
+    raw = key.encode()
+    return bytes((kind, len(raw))) + raw + payload
+
+
+def unpack(body: bytes) -> Envelope:
+    """The parts of a journal body. Raises `MalformedRecord`."""
+    try:
+        kind, length = Kind(body[0]), body[1]
+    except (IndexError, ValueError) as error:
+        raise MalformedRecord(f"no record begins with {body[:2].hex()}") from error
+    return Envelope(kind, body[2 : 2 + length], body[2 + length :])
+
+
+def receipt(record: Mapping[str, Any]) -> bytes:
+    """What a claim keeps for later replays, labels and lifecycle events."""
+    kept = {key: record[key] for key in _RECEIPT_KEYS if key in record}
+    return encode_json({**kept, "receipt": True})
+
+
+def answer_of(record: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:
+    """What a caller of the decision API is told, from a record or its receipt."""
+    return {
+        "transaction_id": record["id"],
+        "outcome": record["outcome"],
+        "score": record["score"],
+        "reasons": record["reasons"],
+        "decision": {"decided_ms": record["decided_ms"], "versions": record["versions"]},
+        "freshness": record["freshness"],
+        "degraded": record["degraded"],
+        "replay": replay,
+    }
