@@ -164,7 +164,7 @@ def events(history: History, known: Extent) -> Iterator[Item]:
     own = {"transaction_time", *primary} <= set(file.schema_arrow.names)
     times = epoch_ms(file.read(columns=["time"])["time"]).to_numpy()
     if own and bool((np.diff(times) >= 0).all()):
-        batches = (pa.table(batch) for batch in file.iter_batches(_BATCH_ROWS))
+        batches: Iterator[Any] = (pa.table(batch) for batch in file.iter_batches(_BATCH_ROWS))
     else:
         joined = file.read() if own else _join(history, file.read(), primary)
         batches = iter([joined.take(pa.array(np.argsort(times, kind="stable")))])

@@ -30,7 +30,7 @@ class Injection:
 
     `duplicates`: sent again with the same content, up to `repeat_within_ms` of event time later.
     `conflicts`: sent again with another amount or, without amounts, another time. `disorder`: sent late, by
-    up to `disorder_ms`; events and labels of such a transaction wait for it. `malformed`: additional messages.
+    up to `disorder_ms`; events and labels of such a transaction wait for it. `malformed`: added messages.
     """
 
     duplicates: float = 0.0

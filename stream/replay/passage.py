@@ -1,4 +1,4 @@
-"""Waiting until messages have passed through Flink: their records are in the log, and the watermark is past."""
+"""Waiting until messages have passed through Flink: they are in the log, and the watermark is past them."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -133,9 +133,14 @@ class LoggedAndSeen:
                 if error.code() == KafkaError._PARTITION_EOF:
                     continue
                 raise NotPassed(f"{message.topic()}: {error}")
-            name = msgspec.json.decode(message.value(), type=_Record).id
-            self._found[message.topic(), name] = (message.partition(), message.offset())
+            name = msgspec.json.decode(message.value() or b"{}", type=_Record).id
+            place = (message.partition() or 0, message.offset() or 0)
+            self._found[message.topic() or "", name] = place
 
     def _watermark(self) -> dict[Partition, int]:
-        raw: Mapping[bytes, bytes] = self.store.hgetall(self.watermark_key)
-        return parse_watermark({name.decode(): value.decode() for name, value in raw.items()})
+        raw = self.store.hgetall(self.watermark_key)
+        return parse_watermark({_string(name): _string(value) for name, value in raw.items()})
+
+
+def _string(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
