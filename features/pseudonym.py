@@ -11,6 +11,18 @@ class Pseudonyms:
     tenant: str
     secret: bytes
 
+    @classmethod
+    def of(cls, tenant: str, secret: str) -> "Pseudonyms":
+        """From a setting: at least 32 hexadecimal digits, or else text of 16 to 64 bytes. Raises `ValueError`."""
+        raw = secret.encode()
+        if len(secret) >= 32 and len(secret) % 2 == 0 and not set(secret.lower()) - set("0123456789abcdef"):
+            raw = bytes.fromhex(secret)
+        if not 16 <= len(raw) <= 64:
+            raise ValueError(
+                "the secret of the pseudonyms needs 16 to 64 bytes, or 32 to 128 hexadecimal digits"
+            )
+        return cls(tenant, raw)
+
     def entity(self, name: str, parts: tuple[str, ...]) -> str:
         """Pseudonym of an entity: 32 hexadecimal digits."""
         text = "\x1f".join((self.tenant, name, *parts)).encode()

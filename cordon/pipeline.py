@@ -1,0 +1,132 @@
+"""A whole local stack in this process, for commands that check it: started, fed, awaited, read back."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from cordon.log import LogIncomplete, LogReader, Record
+from cordon.settings import Settings
+from cordon.stack.local import Local, Options, local
+from cordon.stack.supervisor import Stack
+from features import Catalogue, load
+from features.pseudonym import Pseudonyms
+from features.redis_store import connect
+from features.store import OnlineStore
+from stream.replay.http_door import Answered, HttpDoor
+from stream.replay.kafka_door import KafkaDoor
+from stream.replay.manifest import Manifest
+from stream.replay.passage import LoggedAndSeen, LogTopics
+from stream.replay.run import Replay, to_http, to_kafka
+
+PATIENCE_S = 120.0
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """A running stack with a reader on its log. `expected` counts what the log must come to hold."""
+
+    plan: Local
+    stack: Stack
+    catalogue: Catalogue
+    reader: LogReader
+    store: OnlineStore
+    api_key: str
+    expected: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with the addresses of this stack."""
+        return self.plan.settings
+
+    @property
+    def pseudonyms(self) -> Pseudonyms:
+        """The tenant's keyed hashes, as the doors compute them."""
+        return pseudonyms(self.settings)
+
+    def kafka(self, replay: Replay) -> Manifest:
+        """Replays into the Kafka door; blocks until everything is delivered to the broker."""
+        manifest = to_kafka(
+            replay, KafkaDoor(self.settings.kafka.bootstrap, self.settings.kafka.transactions)
+        )
+        self.expect(manifest)
+        return manifest
+
+    def http(self, replay: Replay, answered: Answered | None = None) -> Manifest:
+        """Replays into the HTTP door; blocks until everything is answered."""
+        door = HttpDoor(self.plan.addresses["http"], {"Authorization": f"Bearer {self.api_key}"})
+        manifest = asyncio.run(to_http(replay, door, answered=answered))
+        self.expect(manifest)
+        return manifest
+
+    def expect(self, manifest: Manifest) -> None:
+        """Note what a replay sent: each first delivery must appear in the log once."""
+        kafka = self.settings.kafka
+        for kind, topic in (
+            ("transaction", kafka.decisions),
+            ("label", kafka.labels),
+            ("event", kafka.events),
+        ):
+            self.expected[topic] += manifest.sent[kind]
+
+    def settle(self, *, flink: bool = True, patience_s: float = PATIENCE_S) -> None:
+        """Waits until the log holds all that was sent and Flink has passed it. Raises `LogIncomplete`."""
+        self.reader.until(self.expected, patience_s=patience_s)
+        deadline_s = time.monotonic() + patience_s
+        while flink and (behind := self.behind()):
+            if time.monotonic() > deadline_s:
+                raise LogIncomplete(f"Flink did not pass {behind} within {patience_s:.0f} s")
+            time.sleep(0.05)
+
+    def behind(self) -> dict[tuple[str, int], int]:
+        """Records of the log that Flink's watermark has not passed, per partition."""
+        marks = self.store.watermark()
+        reached = {place: self.reader.reached[place] for place in self.reader.reached}
+        lag = {place: offset - marks.get(place, ("", 0, 0, 0))[1] for place, offset in reached.items()}
+        return {place: missing for place, missing in lag.items() if missing > 0}
+
+    @contextlib.contextmanager
+    def lockstep(self) -> Iterator[LoggedAndSeen]:
+        """What a lockstep replay waits on."""
+        kafka = self.settings.kafka
+        topics = LogTopics(kafka.decisions, kafka.labels, kafka.events)
+        client = redis.Redis.from_url(self.settings.redis.url)
+        passage = LoggedAndSeen(kafka.bootstrap, topics, client, f"{{{self.settings.tenant}:meta}}:watermark")
+        try:
+            yield passage
+        finally:
+            passage.close()
+            client.close()
+
+
+def pseudonyms(settings: Settings) -> Pseudonyms:
+    """The tenant's keyed hashes, as the doors compute them."""
+    return Pseudonyms.of(settings.tenant, settings.secrets.pseudonym.get_secret_value())
+
+
+@contextlib.contextmanager
+def pipeline(
+    directory: Path,
+    overrides: Mapping[str, Any],
+    *,
+    options: Options | None = None,
+    keep: Callable[[str, Record], None] = lambda topic, record: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Pipeline]:
+    """Starts a stack below `directory` and stops it at the end. Raises what the supervisor raises."""
+    plan = local(Settings.load(**overrides), directory, options)
+    stack = Stack(plan.parts, directory, say=say)
+    with stack:
+        catalogue = load(plan.settings.catalogue.name)
+        with LogReader(plan.settings.kafka, keep) as reader:
+            store = connect(plan.settings.redis.url, catalogue, plan.settings.tenant)
+            try:
+                yield Pipeline(plan, stack, catalogue, reader, store, api_key(plan.settings))
+            finally:
+                store.close()
