@@ -26,14 +26,17 @@ class Lookahead:
     messages: int = 2_000
 
 
-def batches(stream: Iterable[Placed], reach: Lookahead) -> Iterator[list[Placed]]:
+def batches(
+    stream: Iterable[Placed], reach: Lookahead, ids: dict[str, tuple[str, ...]] | None = None
+) -> Iterator[list[Placed]]:
     """Greedy conflict-free batches. Every message is in one batch; two that share an entity are in different
     batches, in their order of the stream; nothing overtakes by more than the reach.
 
-    Messages without entities (malformed ones) conflict with nothing.
+    Messages without entities (malformed ones) conflict with nothing. `ids`: entities of transactions that
+    were sent before, by id.
     """
     source = iter(stream)
-    ids: dict[str, tuple[str, ...]] = {}
+    ids = {} if ids is None else ids
     pending: list[Placed] = []
     exhausted = False
     while pending or not exhausted:

@@ -21,7 +21,8 @@ from stream.replay.progress import Bar
 @dataclass(frozen=True, slots=True)
 class Replay:
     """What is replayed, with what going wrong, how fast. `passage`: lockstep, waiting for Flink after each
-    conflict-free batch."""
+    conflict-free batch. Only messages with `since_ms` <= event time < `before_ms` are sent, so that one history
+    can be replayed in parts: labels of an earlier part's transactions come with the part that they fall in."""
 
     history: History
     injection: Injection = field(default_factory=Injection)
@@ -29,12 +30,33 @@ class Replay:
     passage: Passage | None = None
     lookahead: Lookahead = field(default_factory=Lookahead)
     quiet: bool = False
+    since_ms: int | None = None
+    before_ms: int | None = None
 
 
-def messages(replay: Replay, known: Extent, manifest: Manifest) -> Iterator[Placed]:
-    """The messages of a replay in the order in which they leave. Pure but for reading the history."""
+def messages(
+    replay: Replay, known: Extent, manifest: Manifest, entities: dict[str, tuple[str, ...]] | None = None
+) -> Iterator[Placed]:
+    """The messages of a replay in the order in which they leave. Pure but for reading the history.
+
+    `entities` receives those of every transaction passed over, for a lockstep that goes on after it.
+    """
     stream = merged(replay.history, known, entities=replay.passage is not None)
-    return injected(stream, replay.history.schema, replay.injection, manifest)
+    part = within(stream, replay.since_ms, replay.before_ms, {} if entities is None else entities)
+    return injected(part, replay.history.schema, replay.injection, manifest)
+
+
+def within(
+    stream: Iterator[Item], since_ms: int | None, before_ms: int | None, entities: dict[str, tuple[str, ...]]
+) -> Iterator[Item]:
+    """The part of a stream in event-time order that lies in `[since_ms, before_ms)`."""
+    for item in stream:
+        if before_ms is not None and item.time_ms >= before_ms:
+            return
+        if since_ms is None or item.time_ms >= since_ms:
+            yield item
+        elif item.kind == "transaction" and item.entities:
+            entities[item.id] = item.entities
 
 
 def to_kafka(replay: Replay, door: KafkaDoor, *, clock: Callable[[], float] = time.monotonic) -> Manifest:
@@ -43,7 +65,8 @@ def to_kafka(replay: Replay, door: KafkaDoor, *, clock: Callable[[], float] = ti
     Blocks until everything is delivered. Raises `HistoryError`, `Undelivered`, `NotPassed`.
     """
     known, manifest = extent(replay.history), Manifest()
-    stream = messages(replay, known, manifest)
+    entities: dict[str, tuple[str, ...]] = {}
+    stream = messages(replay, known, manifest, entities)
     with Bar(known.transactions, quiet=replay.quiet) as bar, KafkaSender(door, manifest) as sender:
         start_s = clock()
         if replay.passage is None:
@@ -54,7 +77,7 @@ def to_kafka(replay: Replay, door: KafkaDoor, *, clock: Callable[[], float] = ti
                 sender.send(placed.item)
                 bar.show(manifest.sent["transaction"], clock() - start_s, placed.item.time_ms)
         else:
-            for batch in batches(stream, replay.lookahead):
+            for batch in batches(stream, replay.lookahead, entities):
                 for placed in batch:
                     sender.send(placed.item)
                 sender.drain()
@@ -79,7 +102,8 @@ async def to_http(
     Raises `HistoryError`, `DoorRefused`, `NotPassed`.
     """
     known, manifest = extent(replay.history), Manifest()
-    stream = messages(replay, known, manifest)
+    entities: dict[str, tuple[str, ...]] = {}
+    stream = messages(replay, known, manifest, entities)
     with Bar(known.transactions, quiet=replay.quiet) as bar:
         async with HttpSender(door, manifest, clock, answered) as sender:
             start_s = clock()
@@ -90,7 +114,7 @@ async def to_http(
                     await sender.send(placed.item, due_s if replay.pace.limited else clock())
                     bar.show(manifest.sent["transaction"], clock() - start_s, placed.item.time_ms)
             else:
-                for batch in batches(stream, replay.lookahead):
+                for batch in batches(stream, replay.lookahead, entities):
                     for placed in batch:
                         await sender.send(placed.item, clock())
                     await sender.drain()
