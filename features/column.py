@@ -211,15 +211,13 @@ def _is_number(kind: Any) -> bool:
 
 
 def _amounts(array: Any, absent: Bools, scale: int, name: str) -> Ints:
-    """Minor units: the nearest integer of the amount times `scale`."""
+    """Minor units: the amount times `scale`, rounded half to even."""
     if pa.types.is_integer(array.type):
         return _int64(array) * scale
     units = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
     scaled = np.where(absent, 0.0, units) * scale
     refuse(~np.isfinite(scaled) | (np.abs(scaled) > 2**53), name, "must be finite")
-    nearest = np.rint(scaled)
-    refuse(np.abs(scaled - nearest) > 1e-3, name, f"has a fraction of a minor unit (scale {scale})")
-    return nearest.astype(np.int64)
+    return np.rint(scaled).astype(np.int64)
 
 
 def _whole(array: Any, name: str, absent: Bools) -> Ints:

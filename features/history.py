@@ -30,6 +30,7 @@ from features.column import (
     read_column,
     read_ids,
     read_times,
+    refuse,
 )
 from features.measure import FRAUD, TRANSACTION, WITHDRAWN, Scalar
 from features.rates import Rates, rates
@@ -78,9 +79,10 @@ class History:
     units of the base currency). `original_amount`: in the event's own currency. `label[n]`: the truth.
     `label_time_ms[n]`, `withdrawn_ms[n]`: when a report of fraud arrives and is taken back, `NEVER` if not.
 
-    Without a time column a fraud is reported after the label delay. With one, the time says when; where the
-    schema also has a withdrawal column, every time is a report (also of a good transaction: an unfounded
-    dispute), else only those of frauds are.
+    With a label delay, or where the schema has no time column, every fraud is reported that much later. Else
+    the column says when; where the schema also has a withdrawal column, every time is a report (also of a
+    good transaction: an unfounded dispute), else only those of frauds are. A report comes at least a
+    millisecond after its transaction, a withdrawal after its report.
     """
 
     schema: Schema
@@ -158,7 +160,8 @@ def load_history(
 ) -> History:
     """Read a Parquet file through the schema's mapping of columns, and `<name>.events.parquet` if it exists.
 
-    `label_delay_ms`: when a fraud becomes known, where the file does not say (default: the schema's).
+    `label_delay_ms`: frauds become known this much later, whatever the file says; default: as the file says,
+    or by the schema's delay.
     `since`, `until`: keep transactions with event time in `[since, until)`, epoch ms.
 
     Raises `InvalidHistory`.
@@ -166,6 +169,9 @@ def load_history(
     path = Path(path)
     table = _table(path, _columns(schema))
     time_ms = read_times(table, schema.time_column or schema.time)
+    ids = read_ids(table, schema.id_column or schema.id)
+    beside = path.with_suffix(".events.parquet")
+    events = _events(beside, schema, ids) if schema.lifecycle and beside.exists() else _no_events()
     keep = np.ones(len(time_ms), np.bool_)
     if since is not None:
         keep &= time_ms >= since
@@ -178,12 +184,10 @@ def load_history(
     original = None
     if schema.amount and schema.currency:
         original, fields[schema.amount] = _convert(schema, rates(schema.base_currency), fields)
-    ids = read_ids(table, schema.id_column or schema.id)
-    delay_ms = schema.label_delay_ms if label_delay_ms is None else label_delay_ms
-    label, label_time_ms, withdrawn_ms = _labels(table, schema, time_ms, delay_ms)
-    beside = path.with_suffix(".events.parquet")
-    events = _events(beside, schema, ids) if schema.lifecycle and beside.exists() else _no_events()
-    return History(schema, ids, time_ms, fields, original, label, label_time_ms, withdrawn_ms, events)
+    label, label_time_ms, withdrawn_ms = _labels(table, schema, time_ms, label_delay_ms)
+    return History(
+        schema, ids[keep], time_ms, fields, original, label, label_time_ms, withdrawn_ms, _kept(events, keep)
+    )
 
 
 def _columns(schema: Schema) -> list[str]:
@@ -241,7 +245,8 @@ def _convert(schema: Schema, table: Rates, fields: Mapping[str, Column]) -> tupl
     return original, Numbers(base, amounts.absent, "amount")
 
 
-def _labels(table: Any, schema: Schema, time_ms: Ints, delay_ms: int) -> tuple[Bools, Ints, Ints]:
+def _labels(table: Any, schema: Schema, time_ms: Ints, delay_ms: int | None) -> tuple[Bools, Ints, Ints]:
+    """The truth, when it is reported, and when a report is taken back."""
     never = np.full(len(time_ms), NEVER, np.int64)
     label = schema.label
     if label is None or label.column not in table.column_names:
@@ -249,17 +254,16 @@ def _labels(table: Any, schema: Schema, time_ms: Ints, delay_ms: int) -> tuple[B
     truth = read_column(table, Field(label.column, "boolean"), schema)
     assert isinstance(truth, Numbers)
     fraud = truth.numbers == 1
-    if label.time_column is None or label.time_column not in table.column_names:
-        reported = np.where(fraud, time_ms + delay_ms, NEVER)
-    else:
-        reported = read_times(table, label.time_column, absent=NEVER)
-        if label.withdrawn_column is None:
-            reported = np.where(fraud, reported, NEVER)
-    withdrawn = never
-    if label.withdrawn_column is not None and label.withdrawn_column in table.column_names:
-        withdrawn = np.where(
-            reported != NEVER, read_times(table, label.withdrawn_column, absent=NEVER), NEVER
-        )
+    if delay_ms is not None or label.time_column is None or label.time_column not in table.column_names:
+        after_ms = schema.label_delay_ms if delay_ms is None else delay_ms
+        return fraud, np.where(fraud, time_ms + max(after_ms, 1), NEVER), never
+    reported = read_times(table, label.time_column, absent=NEVER)
+    known = (reported != NEVER) & (fraud | (label.withdrawn_column is not None))
+    reported = np.where(known, np.maximum(reported, time_ms + 1), NEVER)
+    if label.withdrawn_column is None or label.withdrawn_column not in table.column_names:
+        return fraud, reported, never
+    withdrawn = read_times(table, label.withdrawn_column, absent=NEVER)
+    withdrawn = np.where(known & (withdrawn != NEVER), np.maximum(withdrawn, reported + 1), NEVER)
     return fraud, reported, withdrawn
 
 
@@ -269,7 +273,7 @@ def _no_events() -> Lifecycle:
 
 
 def _events(path: Path, schema: Schema, ids: NDArray[np.object_]) -> Lifecycle:
-    """The lifecycle events of the kept transactions."""
+    """The lifecycle events; `row` counts all transactions of the file. Raises `InvalidHistory`."""
     table = _table(path, ["event_id", "transaction_id", "time", "kind", "amount"])
     for name in ("event_id", "transaction_id", "time", "kind"):
         if name not in table.column_names:
@@ -281,13 +285,24 @@ def _events(path: Path, schema: Schema, ids: NDArray[np.object_]) -> Lifecycle:
     assert isinstance(kind, Words)
     assert isinstance(amount, Numbers)
     number = np.array([schema.lifecycle.index(w) for w in kind.words], np.int64)
-    keep = row >= 0
+    refuse(row < 0, "transaction_id", f"{path.name}: there is no such transaction")
     return Lifecycle(
-        read_ids(table, "event_id")[keep],
-        row[keep],
-        read_times(table, "time")[keep],
-        number[kind.numbers][keep] if len(number) else np.empty(0, np.int64),
-        np.where(amount.absent, -1, amount.numbers).astype(np.int64)[keep],
+        read_ids(table, "event_id"),
+        row,
+        read_times(table, "time"),
+        number[kind.numbers] if len(number) else np.empty(0, np.int64),
+        np.where(amount.absent, -1, amount.numbers).astype(np.int64),
+    )
+
+
+def _kept(events: Lifecycle, keep: Bools) -> Lifecycle:
+    """The events of the transactions that are kept, with the rows that these have then."""
+    if keep.all():
+        return events
+    wanted = keep[events.row]
+    row = (np.cumsum(keep) - 1)[events.row[wanted]]
+    return Lifecycle(
+        events.ids[wanted], row, events.time_ms[wanted], events.kind[wanted], events.amount[wanted]
     )
 
 

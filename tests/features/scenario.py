@@ -195,6 +195,7 @@ def stream(catalogue: Catalogue, seed: int, size: int, late_share: float, steps_
     clock_ms = EPOCH_MS + rng.randrange(86_400_000)
     reported: dict[int, int] = {}
     withdrawn: set[int] = set()
+    times: list[int] = []
     for _ in range(size):
         clock_ms += rng.choice(steps_ms)
         lateness = [1, 999, 60_000, 3_600_000, catalogue.schema.lateness_ms]
@@ -203,13 +204,14 @@ def stream(catalogue: Catalogue, seed: int, size: int, late_share: float, steps_
         row = rng.randrange(len(made.values)) if made.values else 0
         if not made.values or kind < 0.65:
             made.values.append(draw(rng))
+            times.append(time_ms)
             made.events.append(Event(TRANSACTION, time_ms, len(made.values) - 1))
         elif kind < 0.75 and row not in reported:
-            reported[row] = time_ms
-            made.events.append(Event(FRAUD, time_ms, row))
+            reported[row] = max(time_ms, times[row] + 1)
+            made.events.append(Event(FRAUD, reported[row], row))
         elif kind < 0.85 and row in reported and row not in withdrawn:
             withdrawn.add(row)
-            made.events.append(Event(WITHDRAWN, time_ms, row))
+            made.events.append(Event(WITHDRAWN, max(time_ms, reported[row] + 1), row))
         elif catalogue.schema.lifecycle:
             amount = rng.choice([None, rng.randrange(1_000)])
             made.events.append(Event(rng.choice(catalogue.schema.lifecycle), time_ms, row, amount))
