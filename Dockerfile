@@ -69,7 +69,7 @@ ENV JAVA_HOME=/usr/lib/jvm/default-java \
     FLINK_CONF_DIR=/opt/cordon/flink/conf \
     FLINK_LOG_DIR=/var/lib/cordon/flink/log \
     FLINK_PID_DIR=/tmp \
-    CORDON_FLINK_JARS=/opt/cordon/.jars/flink
+    CORDON_FLINK__JARS=/opt/cordon/.jars/flink
 RUN install -d -o cordon -g cordon /var/lib/cordon/flink/log /var/lib/cordon/flink/checkpoints
 USER cordon
 VOLUME /var/lib/cordon

@@ -7,8 +7,8 @@ CORDON_KAFKA__BOOTSTRAP, __DECISIONS, __EVENTS, __LABELS, __GROUP
 CORDON_FLINK__REST                    http://HOST:PORT of the cluster
 CORDON_FLINK__CHECKPOINTS             URI that keeper, job manager and task managers all see
 CORDON_FLINK__CHECKPOINT_INTERVAL_MS, __PARALLELISM
-CORDON_FLINK_STATE                    rocksdb (default) or hashmap
-CORDON_FLINK_JARS                     directory of the Kafka connector's jar
+CORDON_FLINK__STATE                   rocksdb (default) or hashmap
+CORDON_FLINK__JARS                    directory of the Kafka connector's jar
 """
 
 from collections.abc import Mapping
@@ -58,13 +58,13 @@ def parse(environment: Mapping[str, str], root: Path) -> Setting:
             raise InvalidSetting(f"CORDON_{name}={value}: write a whole number, at least 1")
         return int(value)
 
-    state = text("FLINK_STATE", "rocksdb")
+    state = text("FLINK__STATE", "rocksdb")
     if state not in ("rocksdb", "hashmap"):
-        raise InvalidSetting(f"CORDON_FLINK_STATE={state}: write rocksdb or hashmap")
-    directory = root / text("FLINK_JARS", ".jars/flink")
+        raise InvalidSetting(f"CORDON_FLINK__STATE={state}: write rocksdb or hashmap")
+    directory = root / text("FLINK__JARS", ".jars/flink")
     jars = tuple(sorted(directory.glob("*.jar")))
     if not jars:
-        raise InvalidSetting(f"CORDON_FLINK_JARS: no jar in {directory}; run `make setup`")
+        raise InvalidSetting(f"CORDON_FLINK__JARS: no jar in {directory}; run `make setup`")
     try:
         clustered = text("REDIS__CLUSTER", "").lower() in _TRUE
         place = parse_place(text("REDIS__URL", "redis://127.0.0.1:6379/0"), clustered)
