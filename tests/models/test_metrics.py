@@ -81,7 +81,8 @@ def test_average_precision_sums_precision_over_gained_recall(rows):
 
 @given(rankings, st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]))
 def test_recall_at_a_false_positive_rate_is_the_best_threshold_within_it(rows, fpr_max):
-    assert recall_at_fpr(*columns(rows), fpr_max) == pytest.approx(naive_recall_at_fpr(rows, fpr_max))
+    labels, scores = columns(rows)
+    assert recall_at_fpr(labels, scores, fpr_max) == pytest.approx(naive_recall_at_fpr(rows, fpr_max))
 
 
 @given(
