@@ -132,7 +132,8 @@ def source(
     marks = _marks(catalogue) if topic == "decisions" else ()
     if marks:
         body.append(f"`marks` ROW<{', '.join(f'{_quoted(m)} BIGINT' for m in marks)}>")
-    body += {"decisions": [], "events": ["`kind` STRING"], "labels": ["`fraud` BOOLEAN"]}[topic]
+    own = {"decisions": [], "events": ["`kind` STRING", "`amount` BIGINT"], "labels": ["`fraud` BOOLEAN"]}
+    body += own[topic]
     body += [
         "`event_partition` INT METADATA FROM 'partition' VIRTUAL",
         "`event_offset` BIGINT METADATA FROM 'offset' VIRTUAL",
@@ -206,7 +207,10 @@ def _entries(
     slots = () if section.tier is None else layout.tiers[section.tier]
     measures = [layout.measures[slot] for slot in slots]
     parts = [
-        *((c, m.source, m.where, _delta(m)) for c, m in zip(section.slots, measures, strict=True)),
+        *(
+            (c, m.source, m.where, _delta(schema, topic, m))
+            for c, m in zip(section.slots, measures, strict=True)
+        ),
         *((c, h.source, h.where, _head(h)) for c, h in zip(section.heads, layout.heads, strict=False)),
     ]
     conditions: dict[str, None] = {}
@@ -229,24 +233,29 @@ def _condition(schema: Schema, topic: Topic, of: str, where: tuple[Where, ...]) 
         kind = "TRUE" if of == TRANSACTION else None
     if kind is None:
         return None
-    parts = [kind, *(_filter(schema, w) for w in where)]
+    parts = [kind, *(_filter(schema, topic, w) for w in where)]
     return " AND ".join(p for p in parts if p != "TRUE") or "TRUE"
 
 
-def _filter(schema: Schema, where: Where) -> str:
+def _filter(schema: Schema, topic: Topic, where: Where) -> str:
     fits = {"boolean": (bool,), "amount": (int,), "integer": (int,), "number": (int, float)}
     expected = fits.get(schema.by_name[where.field].kind, (str,))
     values = [v for v in where.values if type(v) in expected]
     if not values:
         return "FALSE"
     literals = ", ".join(_literal(v) if isinstance(v, str) else str(v).upper() for v in values)
-    return f"`transaction`.{_quoted(where.field)} IN ({literals})"
+    return f"{_value(schema, topic, where.field)} IN ({literals})"
 
 
-def _delta(measure: Measure) -> str:
+def _value(schema: Schema, topic: Topic, field: str) -> str:
+    """A field of the event: a lifecycle event has its own amount, all else is its transaction's."""
+    return "`amount`" if topic == "events" and field == schema.amount else f"`transaction`.{_quoted(field)}"
+
+
+def _delta(schema: Schema, topic: Topic, measure: Measure) -> str:
     if measure.aggregate == "count":
         return "CAST(1 AS BIGINT)"
-    field = f"`transaction`.{_quoted(measure.field or '')}"
+    field = _value(schema, topic, measure.field or "")
     shape = {"sum": "{0}", "sumsq": "{0} * {0}", "max": "{0} + 1"}[measure.aggregate]
     return f"COALESCE({shape.format(field)}, 0)"
 
@@ -300,6 +309,8 @@ def _fields(catalogue: Catalogue, topic: Topic) -> list[str]:
                 needed.update(w.field for w in what.where)
                 if isinstance(what, Measure) and what.field is not None and what.aggregate != "count":
                     needed.add(what.field)
+    if topic == "events":
+        needed.discard(catalogue.schema.amount or "")
     return [name for name in catalogue.schema.by_name if name in needed]
 
 

@@ -6,6 +6,7 @@ reused; no mini-batches. State never expires: a tile that started again from zer
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -190,6 +191,8 @@ class Program:
 
 def submit(program: Program, generation: str, restore: str | None, python: str, parcel: Path) -> str:
     """Start the job on the cluster; its id. Blocks until the cluster has accepted it; raises Py4J errors."""
+    # Without this PyFlink would run the workers inside this process, whose end is not the job's.
+    os.environ["_python_worker_execution_mode"] = "process"
     configuration = Configuration()
     for name, value in program.configuration(generation, restore, python, parcel).items():
         configuration.set_string(name, value)
