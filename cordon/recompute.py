@@ -1,7 +1,8 @@
 """What the vectors of a run should have been: the oracle over the replay's source, in the log's order.
 
 The log contributes nothing but the order in which each entity's events arrived (running numbers, where
-the fast lane was on) and the vectors to compare. Everything else comes from the source file.
+the fast lane was on; `phase`, where a run was made in parts) and the vectors to compare. Everything else
+comes from the source file.
 """
 
 import multiprocessing
@@ -102,7 +103,7 @@ class _Timeline:
                 if entity not in self.catalogue.layouts:
                     continue
                 order = record["order"].get(entity)
-                place = tuple(order) if order else ("", happening.time_ms)
+                place = (record.get("phase", 0), *(order or ("", happening.time_ms)))
                 arrivals.setdefault((entity, key), []).append((place, rank, transaction_id, happening))
         for (entity, key), found in arrivals.items():
             found.sort(key=lambda item: item[:2])
