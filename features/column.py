@@ -76,6 +76,8 @@ def read_column(table: Any, spec: Field, schema: Schema, scale: int | None = Non
             raise InvalidHistory(f"there is no column {name}, which field {spec.name} needs")
         return _absent(spec, table.num_rows)
     array = table[name].combine_chunks()
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.string() if spec.kind in ("text", "category") else pa.int64())
     if spec.kind in ("text", "category"):
         column: Column = _words(array, spec)
         absent = column.numbers < 0
@@ -112,6 +114,8 @@ def read_times(table: Any, name: str, absent: int | None = None) -> Ints:
     if name not in table.column_names:
         raise InvalidHistory(f"there is no column {name}")
     array = table[name].combine_chunks()
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.int64())
     missing = _mask(pc.is_null(array, nan_is_null=True))
     if absent is None:
         refuse(missing, name, "a time is required")
