@@ -220,14 +220,8 @@ def arrivals(catalogue: Catalogue, columns: Columns, log: Log) -> Arrivals | Non
             at += 1
     ranks = {entity: np.full(len(line), -1, np.int64) for entity in catalogue.entities}
     for kind, record in _placed(log):
-        index = place.get(
-            (
-                kind,
-                record.get("transaction_id", record["id"])
-                if kind in ("fraud", "withdrawn")
-                else record["id"],
-            )
-        )
+        name = record["transaction_id" if kind in ("fraud", "withdrawn") else "id"]
+        index = place.get((kind, name))
         for entity, (_, number) in record["order"].items():
             if index is not None and entity in ranks:
                 ranks[entity][index] = number

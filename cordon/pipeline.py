@@ -37,13 +37,18 @@ class Pipeline:
     catalogue: Catalogue
     reader: LogReader
     store: OnlineStore
-    api_key: str
     expected: Counter[str] = field(default_factory=Counter)
 
     @property
     def settings(self) -> Settings:
         """The settings with the addresses of this stack."""
         return self.plan.settings
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request carries: the first of the configured keys."""
+        key = self.settings.service.api_keys.get_secret_value().split(",")[0].partition("=")[0]
+        return {"Authorization": f"Bearer {key}"}
 
     @property
     def pseudonyms(self) -> Pseudonyms:
@@ -60,7 +65,7 @@ class Pipeline:
 
     def http(self, replay: Replay, answered: Answered | None = None) -> Manifest:
         """Replays into the HTTP door; blocks until everything is answered."""
-        door = HttpDoor(self.plan.addresses["http"], {"Authorization": f"Bearer {self.api_key}"})
+        door = HttpDoor(self.plan.addresses["http"], self.headers)
         manifest = asyncio.run(to_http(replay, door, answered=answered))
         self.expect(manifest)
         return manifest
@@ -127,6 +132,6 @@ def pipeline(
         with LogReader(plan.settings.kafka, keep) as reader:
             store = connect(plan.settings.redis.url, catalogue, plan.settings.tenant)
             try:
-                yield Pipeline(plan, stack, catalogue, reader, store, api_key(plan.settings))
+                yield Pipeline(plan, stack, catalogue, reader, store)
             finally:
                 store.close()
