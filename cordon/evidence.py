@@ -53,10 +53,12 @@ class Evidence:
         """One line for the person who waits, on stderr."""
         print(line, file=sys.stderr, flush=True)
 
-    def end(self, body: Mapping[str, Any], *, holds: bool, write: bool = False) -> NoReturn:
+    def end(
+        self, body: Mapping[str, Any], *, holds: bool, write: bool = False, results: Path = RESULTS
+    ) -> NoReturn:
         """Prints `body`, `commit` and `seconds` as the last line of stdout and leaves: 0 if it holds, else 1.
 
-        `write` also keeps it, with machine and versions, in bench/results/<name>.json.
+        `write` also keeps it, with machine and versions, in `results`/<name>.json.
         """
         result = {
             **body,
@@ -65,9 +67,9 @@ class Evidence:
             "seconds": round(time.monotonic() - self.started_s, 1),
         }
         if write:
-            RESULTS.mkdir(parents=True, exist_ok=True)
+            results.mkdir(parents=True, exist_ok=True)
             kept = {**result, "machine": machine(), "versions": versions()}
-            (RESULTS / f"{self.name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+            (results / f"{self.name}.json").write_text(json.dumps(kept, indent=2) + "\n")
         sys.stderr.flush()
         print(json.dumps(result), flush=True)
         sys.exit(0 if holds else 1)

@@ -52,7 +52,7 @@ class Redis(Group):
         description="redis://HOST:PORT/DB, or unix://PATH; the first of the list on a cluster",
     )
     cluster: bool = Field(default=False, description="true where the address is one of a Redis Cluster")
-    timeout_ms: int = Field(default=20, ge=1, le=10_000, description="one round trip in the decision path")
+    timeout_ms: int = Field(default=250, ge=1, le=10_000, description="one round trip in the decision path")
     connect_timeout_ms: int = Field(default=1_000, ge=1, le=60_000, description="opening a connection")
 
     @field_validator("url")
@@ -87,6 +87,9 @@ class Journal(Group):
 
     directory: Path = Field(default=Path(".cordon/journal"), description="one directory per worker below it")
     segment_bytes: int = Field(default=64 * 2**20, ge=4096, description="size of a segment file")
+    backlog_max: int = Field(
+        default=2_000_000, ge=1, description="records not yet published, at most; more stop the doors"
+    )
 
 
 class Catalogue(Group):
@@ -113,6 +116,9 @@ class Service(Group):
     queue: int = Field(default=1024, ge=1, le=65536, description="requests waiting, at most; more get 503")
     body_bytes_max: int = Field(default=65_536, ge=1024, description="a larger body gets 413")
     door_batch: int = Field(default=512, ge=1, le=10_000, description="messages the Kafka door takes at once")
+    api_keys: SecretStr = Field(
+        default=SecretStr("dev-key=admin"), description="KEY=ROLE[,KEY=ROLE...] of the HTTP door"
+    )
     dead_letters_max: int = Field(
         default=100, ge=1, description="consecutive invalid messages before the Kafka door stops"
     )
@@ -127,6 +133,14 @@ class Decide(Group):
     )
     model_dir: Path | None = Field(default=None, description="artefact to serve; absent: rules only")
     rules: Path | None = Field(default=None, description="rule set file; absent: the built-in first rules")
+    stale: Literal["score_anyway", "rules_only", "review"] = Field(
+        default="score_anyway", description="what happens to a decision on stale state"
+    )
+    unseen_amount_max: int = Field(
+        default=10_000,
+        ge=0,
+        description="without any state: approve up to this, in minor units of the base currency",
+    )
     stale_after_ms: int = Field(default=5_000, ge=1, description="Flink's lag above which state is `stale`")
     rebuild: bool = Field(default=True, description="rebuild lost state from the log of decisions")
 
@@ -170,6 +184,12 @@ class Settings(BaseSettings):
     redis: Redis = Redis()
     kafka: Kafka = Kafka()
     journal: Journal = Journal()
+    door_worker: int = Field(
+        default=0,
+        ge=0,
+        le=1023,
+        description="number of this Kafka door among several; each has its own journal",
+    )
     store_url: str = Field(
         default="sqlite:///.cordon/store.sqlite", description="query store, an SQLAlchemy address"
     )
@@ -210,12 +230,12 @@ class Settings(BaseSettings):
         except ValueError as error:  # a file that is not TOML
             raise InvalidSettings(f"{path or DEFAULT_FILE}: {error}") from None
 
-    def environment(self, *, explicit: bool = False) -> dict[str, str]:
-        """The same settings as variables: what a part of the stack is started with. Holds the secrets.
+    def environment(self, *, explicit: bool = False, secrets: bool = True) -> dict[str, str]:
+        """The same settings as variables: what a part of the stack is started with, the secrets included.
 
         `explicit`: only what file, environment or arguments said, without the defaults.
         """
-        return dict(flatten(self.model_dump(mode="python", exclude_unset=explicit)))
+        return dict(flatten(self.model_dump(mode="python", exclude_unset=explicit), secrets=secrets))
 
     def printable(self) -> dict[str, Any]:
         """Plain values with every secret hidden, for `cordon config`."""
@@ -227,15 +247,18 @@ def variable(path: tuple[str, ...]) -> str:
     return "CORDON_" + "__".join(path).upper()
 
 
-def flatten(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+def flatten(
+    values: Mapping[str, Any], path: tuple[str, ...] = (), *, secrets: bool = True
+) -> list[tuple[str, str]]:
     """Variables of nested values; what is absent stays absent."""
     pairs: list[tuple[str, str]] = []
     for key, value in values.items():
         here = (*path, key)
         if isinstance(value, Mapping):
-            pairs += flatten(value, here)
+            pairs += flatten(value, here, secrets=secrets)
         elif isinstance(value, SecretStr):
-            pairs.append((variable(here), value.get_secret_value()))
+            if secrets:
+                pairs.append((variable(here), value.get_secret_value()))
         elif isinstance(value, bool):
             pairs.append((variable(here), "true" if value else "false"))
         elif value is not None:
@@ -302,6 +325,15 @@ def reference() -> str:
             lines.append(f"| `{name}` | `{variable((*group, name))}` | {shown} | {each.description} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def variables() -> tuple[str, ...]:
+    """The name of every setting in the environment."""
+    names = []
+    for name, each in Settings.model_fields.items():
+        inner = groups()[name].annotation.model_fields if is_group(each.annotation) else None
+        names += [variable((name, key)) for key in inner] if inner is not None else [variable((name,))]
+    return tuple(names)
 
 
 def is_group(annotation: Any) -> bool:

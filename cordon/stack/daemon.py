@@ -24,8 +24,6 @@ from cordon.stack.process import Identity
 from cordon.stack.record import Phase, Record, directory_of
 from cordon.stack.supervisor import Stack
 
-SECRET = "CORDON_SECRETS__"
-
 
 class Stop(BaseException):
     """A signal asked the supervisor to end while it was starting the parts."""
@@ -62,14 +60,13 @@ class Keeper:
 
     def _write(self, message: str = "") -> None:
         plan = self._plan
-        environment = plan.settings.environment() if plan else {}
         Record(
             name=self._name,
             phase=self._phase,
             supervisor=self._identity,
             parts=self._parts,
             addresses=plan.addresses if plan else {},
-            environment={key: value for key, value in environment.items() if not key.startswith(SECRET)},
+            environment=plan.settings.environment(secrets=False) if plan else {},
             message=message,
         ).write(self._directory)
 

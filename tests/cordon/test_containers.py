@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from cordon.settings import Settings
+from cordon.settings import Settings, variables
 from cordon.stack.flink import Flink
 from cordon.stack.local import NAMES, Local, Options, local
 from tests.parts import FLINK_PYTHON, ROOT
@@ -62,7 +62,7 @@ def test_our_processes_are_the_same_modules(stack: Local):
 
 
 def test_every_setting_that_compose_gives_exists():
-    known = set(Settings().environment()) | {"CORDON_DECIDE__MODEL_DIR"}
+    known = set(variables())
     for name, service in SERVICES.items():
         given = {key for key in service.get("environment", {}) if key.startswith("CORDON_")}
         assert given <= known, name

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from api.config import ServiceConfig
 from cordon.main import app
-from cordon.settings import InvalidSettings, Kafka, Redis, Secrets, Settings, reference, without_password
+from cordon.settings import (
+    InvalidSettings,
+    Kafka,
+    Redis,
+    Secrets,
+    Settings,
+    reference,
+    variables,
+    without_password,
+)
+from stream import setting
 from tests.parts import ROOT
 
 WORD = "f00d-secret-f00d"
@@ -123,14 +135,22 @@ def test_every_setting_is_documented():
     )
 
 
-def test_the_variables_that_the_processes_read_are_settings():
+class Spy(dict[str, str]):
+    """An environment that notes which variables it is asked for."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("parse", [ServiceConfig.from_environment, lambda env: setting.parse(env, ROOT)])
+def test_the_variables_that_the_processes_read_are_settings(parse: Callable[[Spy], object]):
     # `api` and `stream` cannot import the settings: a name that they read and nobody sets would be silent.
-    known = {*Settings().environment(), "CORDON_DECIDE__MODEL_DIR", "CORDON_DECIDE__RULES"}
-    known |= {"CORDON_CATALOGUE__LATENESS_MS", "CORDON_CATALOGUE__FUTURE_SKEW_MS", "CORDON_COMMIT"}
-    read = {
-        (name, path.name)
-        for package in ("api", "stream", "models", "features")
-        for path in (ROOT / package).rglob("*.py")
-        for name in re.findall(r"CORDON_[A-Z_]+[A-Z]", path.read_text())
-    }
-    assert {(name, path) for name, path in read if name not in known} == set()
+    environment = Spy(Settings().environment())
+    parse(environment)
+    assert environment.asked
+    assert environment.asked <= set(variables())
