@@ -192,7 +192,7 @@ class Program:
 def submit(program: Program, generation: str, restore: str | None, python: str, parcel: Path) -> str:
     """Start the job on the cluster; its id. Blocks until the cluster has accepted it; raises Py4J errors."""
     # Without this PyFlink would run the workers inside this process, whose end is not the job's.
-    os.environ["_python_worker_execution_mode"] = "process"
+    os.environ.update({"_python_worker_execution_mode": "process"})
     configuration = Configuration()
     for name, value in program.configuration(generation, restore, python, parcel).items():
         configuration.set_string(name, value)
@@ -206,7 +206,4 @@ def submit(program: Program, generation: str, restore: str | None, python: str, 
     *before, insertion = program.statements()
     for statement in before:
         tables.execute_sql(statement)
-    client = tables.execute_sql(insertion).get_job_client()
-    if client is None:
-        raise RuntimeError("Flink gave no job id")
-    return str(client.get_job_id())
+    return str(tables.execute_sql(insertion).get_job_client().get_job_id())
