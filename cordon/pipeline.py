@@ -97,6 +97,20 @@ class Pipeline:
         return {place: missing for place, missing in lag.items() if missing > 0}
 
     @contextlib.contextmanager
+    def connected(self) -> Iterator[OnlineStore]:
+        """A store of its own, for another thread."""
+        store = connect(self.settings.redis.url, self.catalogue, self.settings.tenant)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def rebuilding(self) -> bool:
+        """Whether the store says that its state is being rebuilt from the log."""
+        with redis.Redis.from_url(self.settings.redis.url) as client:
+            return bool(client.exists(f"{{{self.settings.tenant}:meta}}:rebuilding"))
+
+    @contextlib.contextmanager
     def lockstep(self) -> Iterator[LoggedAndSeen]:
         """What a lockstep replay waits on."""
         kafka = self.settings.kafka

@@ -1,0 +1,83 @@
+"""`cordon drill`: break a real part under load and count what is left."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cordon.commands.parity import WORLD_SEED
+from cordon.drill.loss import drill, kill_flink, lose_redis
+from cordon.evidence import Evidence
+from cordon.parity import Plan
+from cordon.pipeline import Pipeline
+from stream.world.spec import WorldSpec
+from stream.world.world import events_path, generate, write_history
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+TILES_MIN = 100_000
+TRANSACTIONS = 30_000
+TAIL = 2_000
+
+
+Transactions = Annotated[int, typer.Option(help="Size of the replayed world.")]
+Rate = Annotated[float, typer.Option(help="Decisions per second.")]
+Json = Annotated[bool, typer.Option("--json", help="Only the JSON object.")]
+Write = Annotated[bool, typer.Option(help="Keep the result in bench/results.")]
+
+
+@app.command()
+def flink(
+    transactions: Transactions = TRANSACTIONS, rate: Rate = 300.0, as_json: Json = False, write: Write = False
+) -> None:
+    """kill -9 of Flink's processes, twice."""
+    _loss("drill_flink", kill_flink, 2, False, transactions, rate, write)
+
+
+@app.command()
+def redis(
+    transactions: Transactions = TRANSACTIONS, rate: Rate = 300.0, as_json: Json = False, write: Write = False
+) -> None:
+    """kill -9 of the online store with its directory deleted."""
+    _loss("drill_redis", lose_redis, 1, True, transactions, rate, write)
+
+
+def _loss(
+    name: str,
+    kill: Callable[[Pipeline], None],
+    kills: int,
+    fast_lane: bool,
+    transactions: int,
+    rate: float,
+    write: bool,
+) -> None:
+    evidence = Evidence.begin(name)
+    with tempfile.TemporaryDirectory(prefix="cordon-drill-") as folder:
+        path = Path(folder) / "world.parquet"
+        world = generate(WorldSpec(days=max(8, transactions // 3_000 + 2)), WORLD_SEED)
+        write_history(world, path)
+        times = world.transactions["time"]
+        last = min(transactions + TAIL, len(times) - 1)
+        plan = Plan(
+            "payments",
+            path,
+            events=events_path(path),
+            until_ms=times[last].as_py() + 1,
+            fast_lane=fast_lane,
+        )
+        seconds = transactions / rate
+        at_s = tuple(seconds * (k + 1) / (kills + 2) for k in range(kills))
+        found = drill(
+            plan,
+            Path(folder) / "stack",
+            kill=kill,
+            at_s=at_s,
+            rate=rate,
+            split_ms=times[last - TAIL].as_py() + 1,
+            say=evidence.progress,
+        )
+    enough = transactions < TRANSACTIONS or found.tiles.tiles >= TILES_MIN
+    evidence.end(found.as_json(), holds=found.holds and enough and found.kills == kills, write=write)
