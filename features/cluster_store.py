@@ -35,7 +35,7 @@ from features.node import (
     run_id,
     token,
 )
-from features.resp import Address, Answer, Command, Connection, FunctionMissing, Redirected, Reply, Word
+from features.resp import Address, Answer, Command, Connection, FunctionMissing, Redirected, Reply
 from features.state import Assertion
 from features.store import Arrival, Claim, Observed, Status, StoreMisused, StoreUnavailable
 
@@ -43,6 +43,8 @@ SLOTS: Final = 16_384
 ATTEMPTS: Final = 6
 GRACE_S: Final = 0.005
 GIVEN_UP: Final = 1_024
+# How long a node that did not answer is left alone: others need not wait for it in every batch.
+HOLD_S: Final = 0.25
 
 
 def slot(key: str) -> int:
@@ -78,6 +80,7 @@ class ClusterStore:
         self._new_token = new_token
         self._monotonic = monotonic
         self._nodes: dict[str, Connection] = {}
+        self._held_until_s: dict[str, float] = {}
         self._run_ids: dict[str, str] = {}
         self._owners: list[str] = []
         self._token: bytes | None = None
@@ -96,7 +99,8 @@ class ClusterStore:
             before.append(commands.forget(self._answered))
             self._answered = []
         claims = [commands.claim(a, now_ms, deadline_ms) for a in arrivals]
-        held, noted, *answers = self._round([*before, *claims], limit_s)
+        # Half of the time: what a node that hangs does not claim is no reason not to observe the rest.
+        held, noted, *answers = self._round([*before, *claims], limit_s / 2)
         if held != self._token:
             self._token = None
         answers = answers[len(before) - 2 :]
@@ -106,7 +110,7 @@ class ClusterStore:
             return self._settled(arrivals, taken, [noted] * len(arrivals))
         targets = [(a, t) for a, mine in zip(arrivals, taken, strict=True) if mine for t in a.targets]
         calls = [commands.observe(target, a.observe, deadline_ms) for a, target in targets]
-        replies = iter(self._round(calls, limit_s))
+        replies = iter(self._round(calls, limit_s / 2))
         found: list[Observed | Exception] = []
         for arrival, answer, mine in zip(arrivals, answers, taken, strict=True):
             if mine:
@@ -135,8 +139,10 @@ class ClusterStore:
     def _release(self, arrivals: Sequence[Arrival]) -> None:
         """Give up new claims now where their node is connected, the others once it is again."""
         self._given_up = [*self._given_up, *((a.key, a.owner) for a in arrivals)][-GIVEN_UP:]
-        if not self._given_up or not self._owners:
+        if not self._given_up:
             return
+        with suppress(StoreUnavailable):
+            self._owner(0)
         commands = [self._commands.release(*claim) for claim in self._given_up]
         reachable = [c for c in commands if self._is_connected(slot(key_of(c)))]
         answers = dict(zip(map(key_of, reachable), self._round(reachable, GRACE_S), strict=True))
@@ -232,20 +238,20 @@ class ClusterStore:
                 found[i] = error
         sent: dict[str, list[int]] = {}
         for node, group in groups.items():
-            words: list[tuple[Word, ...]] = []
+            words: list[Command] = []
             for i in group:
                 words += [("ASKING",), commands[i]] if i in asking else [commands[i]]
             try:
-                self._node(node).send(words)
+                self._usable(node).send(words)
                 sent[node] = group
             except StoreUnavailable as error:
-                found.update(dict.fromkeys(group, error))
+                found.update(dict.fromkeys(group, self._hold(node, error)))
         for node, group in sent.items():
+            left_s = max(0.0, until - self._monotonic())
             try:
-                left_s = max(0.0, until - self._monotonic())
                 replies = self._node(node).receive(len(group) + len(asking.intersection(group)), left_s)
             except StoreUnavailable as error:
-                found.update(dict.fromkeys(group, error))
+                found.update(dict.fromkeys(group, self._hold(node, error)))
                 continue
             answers = iter(replies)
             for i in group:
@@ -275,6 +281,17 @@ class ClusterStore:
             raise StoreUnavailable(f"no node serves slot {number}")
         return owner
 
+    def _usable(self, name: str) -> Connection:
+        """The node's connection. Raises `StoreUnavailable` while the node is left alone."""
+        if self._monotonic() < self._held_until_s.get(name, 0.0):
+            raise StoreUnavailable(f"{name} did not answer a moment ago")
+        return self._node(name)
+
+    def _hold(self, name: str, error: StoreUnavailable) -> StoreUnavailable:
+        if self._monotonic() >= self._held_until_s.get(name, 0.0):
+            self._held_until_s[name] = self._monotonic() + HOLD_S
+        return error
+
     def _is_connected(self, number: int) -> bool:
         node = self._nodes.get(self._owners[number]) if self._owners else None
         return node is not None and node.is_open
@@ -302,9 +319,9 @@ class ClusterStore:
         failure = StoreUnavailable("no node of the cluster")
         for name in dict.fromkeys((*self._nodes, *map(str, self._seeds))):
             try:
-                ranges = self._node(name).call("CLUSTER", "SLOTS")
+                ranges = self._usable(name).call("CLUSTER", "SLOTS")
             except StoreUnavailable as error:
-                failure = error
+                failure = self._hold(name, error)
                 continue
             self._owners = [""] * SLOTS
             for first, last, owner in _ranges(ranges):

@@ -188,13 +188,7 @@ class Connection:
 
     def _open(self) -> socket.socket:
         try:
-            if self.address.path:
-                sock = socket.socket(socket.AF_UNIX)
-                sock.settimeout(self._connect_s)
-                sock.connect(self.address.path)
-            else:
-                sock = socket.create_connection((self.address.host, self.address.port), self._connect_s)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = self._connect()
         except OSError as error:
             raise StoreUnavailable(f"{self.address}: {error}") from error
         self._socket = sock
@@ -208,5 +202,19 @@ class Connection:
                 self._greet(self)
         except (StoreUnavailable, StoreMisused):
             self.close()
+            raise
+        return sock
+
+    def _connect(self) -> socket.socket:
+        if not self.address.path:
+            sock = socket.create_connection((self.address.host, self.address.port), self._connect_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(self._connect_s)
+        try:
+            sock.connect(self.address.path)
+        except OSError:
+            sock.close()
             raise
         return sock

@@ -62,9 +62,11 @@ NUMBERS = st.one_of(
     st.integers(0, 100),
     st.integers(2**32 - 3, 2**32 + 3),
     st.integers(2**53 - 3, 2**53 + 3),
+    st.sampled_from([2**31, 2**53 + 2**31]),
     st.integers(0, 2**58),
 )
 TIMES = st.one_of(
+    st.sampled_from([NOON, NOON + 1]),
     st.integers(NOON - 10 * MINUTE, NOON + 10 * MINUTE),
     st.integers(NOON - 9 * HOUR, NOON + 9 * HOUR),
     st.integers(NOON - 40 * DAY, NOON + 40 * DAY),
