@@ -153,17 +153,16 @@ def fit_members(
     """Fit each member of the plan, all with the same weight. A recent one falls back to all of `learned`
     where its days hold fewer than `SLICE_FRAUDS_WANTED` frauds.
     """
+
+    def fit(number: int) -> Member:
+        return _fit_member(learned, plan, number, genuine_max)
+
     with ThreadPoolExecutor(max_workers=MEMBERS_AT_ONCE) as pool:  # XGBoost leaves the interpreter meanwhile
-        fits = pool.map(
-            lambda numbered: _fit_member(learned, plan, *numbered, genuine_max), enumerate(plan.members)
-        )
-        return tuple(fits)
+        return tuple(pool.map(fit, range(len(plan.members))))
 
 
-def _fit_member(
-    learned: Examples, plan: TrainingPlan, number: int, member: MemberPlan, genuine_max: int | None
-) -> Member:
-    rows = learned
+def _fit_member(learned: Examples, plan: TrainingPlan, number: int, genuine_max: int | None) -> Member:
+    member, rows = plan.members[number], learned
     if member.history_days is not None and len(learned):
         end_ms = int(learned.time_ms[-1]) + 1
         recent = learned.between(end_ms - member.history_days * DAY_MS, end_ms)
