@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
+from types import FrameType
 from typing import Any
 
 import typer
@@ -85,6 +87,12 @@ app = typer.Typer(
 @app.callback()
 def cordon() -> None:
     """Streaming fraud detection: decisions with reasons, within milliseconds."""
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def terminate(_number: int, _frame: FrameType | None) -> None:
+    """Leaves as after Ctrl-C: whatever the command has started is stopped on the way out."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,8 +34,8 @@ USUAL_PORTS = {
     "kafka-controller": 9093,
     "flink-rest": 8081,
     "flink-rpc": 6123,
-    "service": 8000,
 }
+LISTENERS = (*USUAL_PORTS, "service")
 # What a person calls the address of a part.
 LABELS = {"service": "http", "kafka": "kafka", "valkey": "redis", "jobmanager": "flink"}
 NAMES = (
@@ -95,7 +95,8 @@ def local(
     chosen = options or Options()
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    given = choose_ports(directory, ports or Ports(), usual=chosen.usual_ports)
+    usual = {**USUAL_PORTS, "service": settings.service.port}
+    given = choose_ports(directory, ports or Ports(), usual if chosen.usual_ports else {})
     valkey = Valkey(directory / "valkey", given["valkey"])
     kafka = Kafka(directory / "kafka", root / ".jars" / "kafka", given["kafka"], given["kafka-controller"])
     flink = Flink(
@@ -195,13 +196,13 @@ def processes(
     )
 
 
-def choose_ports(directory: Path, ports: Ports, *, usual: bool) -> dict[str, int]:
+def choose_ports(directory: Path, ports: Ports, usual: Mapping[str, int]) -> dict[str, int]:
     """A port for each listener: the one of the last start, the usual one, or a random one."""
     file = directory / "ports.json"
-    last = json.loads(file.read_text()) if file.exists() else {}
+    last: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     given = {}
-    for name, port in USUAL_PORTS.items():
-        wished = [last[name]] if name in last else []
-        given[name] = ports.take(*wished, *([port] if usual else []))
+    for name in LISTENERS:
+        wished = [known[name] for known in (last, usual) if name in known]
+        given[name] = ports.take(*wished)
     file.write_text(json.dumps(given))
     return given
