@@ -133,7 +133,7 @@ def drill(
     split_ms: int,
     say: Callable[[str], None],
 ) -> Loss:
-    """Replay up to `split_ms` at `rate` with kills on schedule and compare slots; then the rest, and vectors."""
+    """Replay up to `split_ms` with kills on schedule, compare slots; then the rest, compare vectors."""
     keeper = Keeper(None)
     overrides = {
         "catalogue": {"name": plan.catalogue},
