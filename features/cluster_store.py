@@ -31,6 +31,7 @@ from features.node import (
     load,
     open_claims,
     pairs,
+    patience_s,
     replies_of,
     run_id,
     token,
@@ -41,8 +42,8 @@ from features.store import Arrival, Claim, Observed, Status, StoreMisused, Store
 
 SLOTS: Final = 16_384
 ATTEMPTS: Final = 6
-GRACE_S: Final = 0.005
 GIVEN_UP: Final = 1_024
+RELEASE_S: Final = 0.005
 # How long a node that did not answer is left alone: others need not wait for it in every batch.
 HOLD_S: Final = 0.25
 
@@ -93,14 +94,14 @@ class ClusterStore:
             return []
         commands = self._commands
         self._release(())
-        limit_s = min(self._limits.read_s, max(0, deadline_ms - now_ms) / 1_000 + GRACE_S)
+        # Half of the time for the claims: what a node that hangs does not claim keeps nobody else waiting.
+        claim_by_ms = deadline_ms - max(0, deadline_ms - now_ms) // 2
         before: list[Command] = [("GET", commands.keys.generation), commands.index(arrivals, now_ms)]
         if self._answered:
             before.append(commands.forget(self._answered))
             self._answered = []
-        claims = [commands.claim(a, now_ms, deadline_ms) for a in arrivals]
-        # Half of the time: what a node that hangs does not claim is no reason not to observe the rest.
-        held, noted, *answers = self._round([*before, *claims], limit_s / 2)
+        claims = [commands.claim(a, now_ms, claim_by_ms) for a in arrivals]
+        held, noted, *answers = self._round([*before, *claims], patience_s(now_ms, claim_by_ms))
         if held != self._token:
             self._token = None
         answers = answers[len(before) - 2 :]
@@ -110,7 +111,7 @@ class ClusterStore:
             return self._settled(arrivals, taken, [noted] * len(arrivals))
         targets = [(a, t) for a, mine in zip(arrivals, taken, strict=True) if mine for t in a.targets]
         calls = [commands.observe(target, a.observe, deadline_ms) for a, target in targets]
-        replies = iter(self._round(calls, limit_s / 2))
+        replies = iter(self._round(calls, patience_s(claim_by_ms, deadline_ms)))
         found: list[Observed | Exception] = []
         for arrival, answer, mine in zip(arrivals, answers, taken, strict=True):
             if mine:
@@ -145,7 +146,7 @@ class ClusterStore:
             self._owner(0)
         commands = [self._commands.release(*claim) for claim in self._given_up]
         reachable = [c for c in commands if self._is_connected(slot(key_of(c)))]
-        answers = dict(zip(map(key_of, reachable), self._round(reachable, GRACE_S), strict=True))
+        answers = dict(zip(map(key_of, reachable), self._round(reachable, RELEASE_S), strict=True))
         done = {key for key, answer in answers.items() if not isinstance(answer, Exception)}
         self._given_up = [c for c in self._given_up if self._commands.keys.claim(c[0]) not in done]
 

@@ -12,16 +12,24 @@ from features.resp import Answer, Command, Connection, Reply
 from features.store import Claim, StoreMisused, StoreUnavailable
 
 SWEEP: Final = 256
+# How long after an arrival's deadline its answer ("expired") is still waited for; and the longest wait.
+GRACE_S: Final = 0.005
+PATIENCE_S_MAX: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`connect_s`, `read_s`: of connecting, of one round trip. `takeover_ms`: age at which an open claim
-    is taken over."""
+    """`connect_s`, `read_s`: of connecting, of one round trip; arrivals bring their own deadline.
+    `takeover_ms`: age at which an open claim is taken over."""
 
     connect_s: float = 1.0
     read_s: float = 1.0
     takeover_ms: int = TAKEOVER_MS
+
+
+def patience_s(now_ms: int, deadline_ms: int) -> float:
+    """How long to wait for arrivals: never less than until the deadline, so that none is executed later."""
+    return min(PATIENCE_S_MAX, max(0, deadline_ms - now_ms) / 1_000 + GRACE_S)
 
 
 def replies_of(answers: Sequence[Answer]) -> list[Reply]:

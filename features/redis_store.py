@@ -11,7 +11,6 @@ off with its next batch; `open_claims` looks at the claims themselves and tidies
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from features.catalogue import Catalogue
 from features.cluster_store import ClusterStore
@@ -24,6 +23,7 @@ from features.node import (
     load,
     open_claims,
     pairs,
+    patience_s,
     replies_of,
     run_id,
     token,
@@ -31,9 +31,6 @@ from features.node import (
 from features.resp import Address, Command, Connection, FunctionMissing, Reply
 from features.state import Assertion
 from features.store import Arrival, Claim, Observed, OnlineStore
-
-# How long after an arrival's deadline its answer ("expired") is still waited for.
-GRACE_S: Final = 0.005
 
 
 def connect(
@@ -75,7 +72,6 @@ class RedisStore:
     ) -> None:
         self._commands = Commands(catalogue, tenant, limits.takeover_ms)
         self._catalogue = catalogue
-        self._limits = limits
         self._new_token = new_token
         self._token: bytes | None = None
         self._generation = ""
@@ -94,8 +90,8 @@ class RedisStore:
             before.insert(0, commands.forget(self._answered))
             self._answered = []
         calls = [commands.arrive(a, now_ms, deadline_ms) for a in arrivals]
-        limit_s = min(self._limits.read_s, max(0, deadline_ms - now_ms) / 1_000 + GRACE_S)
-        replies = self._ask([*before, *calls, ("GET", commands.keys.generation)], limit_s)
+        last: Command = ("GET", commands.keys.generation)
+        replies = self._ask([*before, *calls, last], patience_s(now_ms, deadline_ms))
         if replies[-1] != self._token:
             self._token = None
         return [observed(reply) for reply in replies[len(before) : -1]]
