@@ -133,8 +133,8 @@ class History:
         for part in parts[1:]:
             joined = codes * (int(part.max(initial=0)) + 1) + part
             joined[(codes < 0) | (part < 0)] = -1
-            codes = joined
-        return _dense(codes) if len(parts) > 1 else codes
+            codes = _dense(joined)
+        return codes
 
     def values(self, row: int) -> dict[str, Scalar]:
         """The validated fields of one transaction, absent ones missing."""

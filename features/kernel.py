@@ -2,7 +2,7 @@
 
 Compiled code is kept on disk beside the sources, so that a process starts in milliseconds. numba notices a
 change of a kernel's own file only, not of the functions it calls in other files; therefore the cache's
-directory is named after the content of every file with kernels (`SOURCES`).
+directory is named after the content of every file that goes into kernels (`SOURCES`).
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import numba
 import numpy as np
 
-SOURCES: Final = ("kernel.py", "formula.py", "evaluate.py", "sweep.py")
+SOURCES: Final = ("kernel.py", "formula.py", "evaluate.py", "sweep.py", "state.py", "tier.py")
 
 
 def _cache_directory() -> Path:

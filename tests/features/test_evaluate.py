@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from features import (
     SchemaError,
     Speed,
     Window,
+    kernel,
     payments,
 )
 from features.evaluate import Evaluator, Row
@@ -171,3 +173,9 @@ def test_warm_up_leaves_nothing_to_compile() -> None:
     started = time.perf_counter()
     evaluator.vectors(rows)
     assert time.perf_counter() - started < 0.5
+
+
+def test_every_file_with_kernels_names_the_compiled_codes_folder() -> None:
+    """Else a file could change while callers in other files keep its compiled code of before."""
+    folder = Path(kernel.__file__).parent
+    assert {p.name for p in folder.glob("*.py") if "@kernel" in p.read_text()} <= set(kernel.SOURCES)

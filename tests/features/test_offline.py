@@ -12,6 +12,7 @@ from features import DAY, HOUR, MINUTE, Catalogue, Distinct, Gap, Window, paymen
 from features.history import History
 from features.measure import FRAUD, TRANSACTION, WITHDRAWN, Scalar
 from features.offline import Arrivals, build, columns
+from features.oracle import Happening, Oracle
 from features.tier import SECOND
 from tests.features import till
 from tests.features.scenario import EPOCH_MS, PSEUDONYMS, Event, Stream, assert_same, stream
@@ -195,3 +196,32 @@ def test_labels_of_the_transaction_itself_are_never_in_its_vector() -> None:
     made = Stream(Catalogue("labels", till.SCHEMA, features), values, events)
     found = build(made.catalogue, history_of(made)).values
     np.testing.assert_array_equal(found, np.array([[0, np.nan, 1], [1, 2, 2]], np.float32))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), data=st.data())
+def test_each_entity_may_have_observed_in_an_order_of_its_own(seed: int, data: st.DataObject) -> None:
+    """Two processes: the card saw the first event first, the shop saw the second one first."""
+    made = stream(till.CATALOGUE, seed, 40, 0.3, STEPS_MS["minutes"])
+    catalogue, history = made.catalogue, history_of(made)
+    arrivals = made.arrivals()
+    assert arrivals.ranks is not None
+    orders = {e: np.array(data.draw(st.permutations(range(len(made.events))))) for e in catalogue.entities}
+    order = Arrivals(entities={entity: ranks[arrivals.ranks] for entity, ranks in orders.items()})
+
+    oracle = Oracle(catalogue.schema, PSEUDONYMS.mark)
+    happenings = [Happening(e.source, e.time_ms, made.fields(e)) for e in made.events]
+    keys = [oracle.keys(made.values[e.row]) for e in made.events]
+    before: list[dict[str, int]] = [{} for _ in made.events]
+    for entity, ranks in orders.items():
+        for index in np.argsort(ranks):
+            if entity in keys[index]:
+                past = oracle.histories[entity, keys[index][entity]]
+                before[index][entity] = len(past)
+                past.append(happenings[index])
+    rows = [i for i, e in enumerate(made.events) if e.source == TRANSACTION]
+    found = [oracle.vector(catalogue.features, happenings[i], keys[i], before[i]) for i in rows]
+    expected = np.array([[np.nan if v is None else v for v in row] for row in found], np.float32)
+    assert_same(
+        catalogue.names, expected, build(catalogue, history, order=order, pseudonyms=PSEUDONYMS).values
+    )
