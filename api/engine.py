@@ -5,7 +5,7 @@ synchronous; the only state that outlives a batch is what is known about the par
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from api.answer import (
@@ -20,7 +20,6 @@ from api.answer import (
 )
 from api.attempts import Attempts
 from api.breaker import Breaker
-from api.decide import Policy
 from api.gauge import FreshnessGauge
 from api.journal import Journal, JournalUnavailable
 from api.judge import Judge, Read
@@ -49,12 +48,15 @@ class Past(Protocol):
 class Limits:
     """`deadline_ms`: of one call to the store. `backlog_max`: unshipped records of the journal.
     `record_within_ms`: a batch that takes longer than this from claim to journal is given up, well before
-    others may take its claims over. `event_clock`: replays of history, no check against the wall clock."""
+    others may take its claims over. `event_clock`: replays of history, no check against the wall clock.
+    `lateness_ms`, `future_skew_ms`: instead of the schema's own."""
 
     deadline_ms: int = 250
     backlog_max: int = 2_000_000
     record_within_ms: int = 1_000
     event_clock: bool = False
+    lateness_ms: int | None = None
+    future_skew_ms: int | None = None
 
 
 class Engine:
@@ -84,13 +86,19 @@ class Engine:
         self.tenant = tenant
         self.store_breaker = Breaker()
         self._timer = timer
+        schema = intake.catalogue.schema
+        self._accepts = replace(
+            schema,
+            lateness_ms=schema.lateness_ms if limits.lateness_ms is None else limits.lateness_ms,
+            future_skew_ms=schema.future_skew_ms if limits.future_skew_ms is None else limits.future_skew_ms,
+        )
         self._newest_ms = 0
         self._unfinished: list[tuple[str, bytes, bytes]] = []
 
     @property
-    def policy(self) -> Policy:
-        """What happens when parts fail."""
-        return self.judge.policy
+    def newest_ms(self) -> int:
+        """Event time of the newest accepted event, 0 if none."""
+        return self._newest_ms
 
     def decide_batch(self, inbound: Sequence[Inbound], *, now_ms: int) -> list[Answer]:
         """One answer per event, in order. `now_ms`: wall clock. Raises `JournalFenced`: stop the process."""
@@ -151,10 +159,9 @@ class Engine:
 
     def _check_time(self, event: Transaction | LabelEvent | LifecycleEvent, now_ms: int) -> None:
         """Raises `InvalidEvent`; an event that was claimed before is not late but repeated."""
-        schema = self.intake.catalogue.schema
         clock_ms = EVENT_CLOCK_MS if self.limits.event_clock else now_ms
         try:
-            check_time(schema, event.time_ms, newest_ms=self._newest_ms, now_ms=clock_ms)
+            check_time(self._accepts, event.time_ms, newest_ms=self._newest_ms, now_ms=clock_ms)
         except InvalidEvent as error:
             if error.code != "late" or not self._claimed(_key(event)):
                 raise

@@ -161,6 +161,11 @@ class Journal:
         self.mark.advance(self._number, self._offset, self.head.sequence)
 
     @property
+    def failure(self) -> str | None:
+        """Why nothing can be written any more, if so."""
+        return self._failed
+
+    @property
     def backlog(self) -> int:
         """Records that the publisher has not shipped yet."""
         return self.head.sequence - self.mark.shipped

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
-from api.model import ModelFailed, Reason, ServingModel
+from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
 from api.rules.rule import Circumstances, RuleSet
 from api.work import Work
@@ -18,6 +18,7 @@ from features.catalogue import Catalogue
 from features.evaluate import Evaluator, Row
 from features.state import DamagedState
 from features.store import Observed
+from models.reasons import Reason
 
 REASONS_MAX: Final = 4
 
@@ -85,6 +86,11 @@ class Judge:
         self._names = catalogue.names
         self._versions = Versions(catalogue.vector_fingerprint, catalogue.state_fingerprint, code)
         self._timer = timer
+
+    @property
+    def code(self) -> str:
+        """Version of the code, as decisions name it."""
+        return self._versions.code
 
     def warm_up(self) -> None:
         """Compile kernels before the first transaction waits for them."""
@@ -229,11 +235,8 @@ class Judge:
             contributions = model.contributions(matrix)
         except ModelFailed:
             return [[] for _ in matrix]
-        own = model.own(matrix)
-        return [
-            [_shown(reason) for reason in model.explainer.reasons(contributions[i], own[i], REASONS_MAX)]
-            for i in range(len(matrix))
-        ]
+        found = model.explainer.top(contributions, count=REASONS_MAX, audience="analyst")
+        return [[_shown(reason) for reason in reasons] for reasons in found]
 
     def _record(
         self,

@@ -16,6 +16,7 @@ from api.decide import Verdict
 from api.outcome import BY_WORD
 from models.calibration import Calibrator, score_1000
 from models.policy import Policy, band, expected_loss_minor
+from models.reasons import Audience, Reason
 from models.scorecard import Scorecard
 from models.scorer import Scorer
 
@@ -26,22 +27,13 @@ class ModelFailed(RuntimeError):
     """The scorer gave no usable answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One business idea that speaks for fraud; `weight`: its share of the margin, in log-odds."""
-
-    code: str
-    text: str
-    weight: float
-
-
 class Explainer(Protocol):
-    """Groups exact contributions into reasons, strongest first."""
+    """Groups exact contributions into reasons: `models.reasons.Reasons`."""
 
-    def reasons(
-        self, contributions: NDArray[np.float64], vector: NDArray[np.float32], limit: int
-    ) -> list[Reason]:
-        """`contributions` [features + 1] of one row of the model's own vector; at most `limit` reasons."""
+    def top(
+        self, contributions: NDArray[np.float64], *, count: int, audience: Audience
+    ) -> Sequence[Sequence[Reason]]:
+        """For each row of `[n, own features + 1]` at most `count` reasons, strongest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,9 +111,13 @@ def encode_batch(bodies: Sequence[bytes], head: Head, epoch: int, offset: int) -
 
 def batch_at(data: memoryview, offset: int) -> Batch | None:
     """The batch whose intact header stands at `offset`, or `None`."""
-    if offset + BATCH_HEADER.size > len(data):
+    return read_batch_header(data[offset : offset + BATCH_HEADER.size], offset)
+
+
+def read_batch_header(header: memoryview | bytes, offset: int) -> Batch | None:
+    """The batch whose header these bytes are, if they stand at `offset` of their segment."""
+    if len(header) < BATCH_HEADER.size:
         return None
-    header = data[offset : offset + BATCH_HEADER.size]
     magic, crc, epoch, records, sequence, own, length, _ = BATCH_HEADER.unpack(header)
     if magic != BATCH_MAGIC or own != offset or crc != zlib.crc32(header[8:]):
         return None

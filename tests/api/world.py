@@ -15,7 +15,7 @@ from api.gauge import FreshnessGauge
 from api.journal import Journal
 from api.journal_reader import JournalReader
 from api.judge import Judge
-from api.model import Reason, ServingModel
+from api.model import ServingModel
 from api.record import decode_json, unpack
 from api.rules.load import load as load_rules
 from api.rules.rule import EMPTY, RuleSet
@@ -29,6 +29,7 @@ from features.store import OnlineStore
 from models.calibration import Calibrator
 from models.policy import Costs
 from models.policy import Policy as Bands
+from models.reasons import Reason
 
 CATALOGUE = load("payments")
 PSEUDONYMS = Pseudonyms("demo", b"0123456789abcdef")
@@ -64,8 +65,11 @@ class StepScorer:
 
 
 class TopReason:
-    def reasons(self, contributions: np.ndarray, vector: np.ndarray, limit: int) -> list[Reason]:
-        return [Reason("amount", "the amount is unusual", float(contributions[0]))][:limit]
+    def top(self, contributions: np.ndarray, *, count: int, audience: str) -> list[tuple[Reason, ...]]:
+        return [
+            (Reason("amount", f"unusual amount ({audience})", float(c[0]), ("amount",)),)
+            for c in contributions
+        ]
 
 
 def model(scorer: StepScorer | None = None, **changes: Any) -> ServingModel:

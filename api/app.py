@@ -1,0 +1,333 @@
+"""The HTTP application: look-ups, explanations, health and metrics by FastAPI, the event routes before it."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from api.access import AccessDenied, Keys, Role, require
+from api.batcher import Batcher
+from api.compose import Parts
+from api.engine import QueryStoreUnavailable
+from api.explain import NotExplainable, explanation
+from api.hot import HotRoutes
+from api.lookup import LookupUnavailable, find_decision, live_features
+from api.metrics import Metrics
+from api.model import ModelFailed, ServingModel
+from api.openapi import complete, problem
+from api.problem import SECURITY_HEADERS, Problem, of_denied
+from api.record import encode_json
+from api.serving import open_model
+from features.evaluate import Evaluator
+from features.event import mask_card_numbers
+from features.store import StoreUnavailable
+from models.artefact import ArtefactError
+from models.reasons import Audience
+
+SWEEP_EVERY_S = 10.0
+MODELS_MAX = 4
+LOG = logging.getLogger("cordon.api")
+Id = Annotated[str, Path(min_length=1, max_length=128)]
+
+
+class Service:
+    """What the routes share. `clock`: wall clock in ms; `timer`: monotonic nanoseconds."""
+
+    def __init__(self, parts: Parts, clock: Callable[[], int], timer: Callable[[], int]) -> None:
+        config = parts.config
+        self.parts = parts
+        self.clock = clock
+        self.metrics = Metrics()
+        self.keys = Keys(config.api_keys, config.tenant)
+        self.batcher = Batcher(parts.engine, clock, size_max=config.batch, queue_max=config.queue)
+        self.batcher.on_batch = self._note_batch
+        self.timer = timer
+        self.evaluator = Evaluator(parts.catalogue)
+        self._models: dict[str, ServingModel] = {}
+        self.fatal: BaseException | None = None
+        self.on_fatal: Callable[[], None] = lambda: None
+
+    def _note_batch(self, size: int) -> None:
+        self.metrics.observe("cordon_batch_size", size, "http")
+        journal = self.parts.journal
+        self.metrics.set("cordon_journal_backlog_records", journal.backlog, journal.directory.name)
+        lag_ms = self.parts.gauge.read().flink_lag_ms
+        if lag_ms is not None:
+            self.metrics.set("cordon_flink_lag_seconds", lag_ms / 1_000)
+
+    def allow(self, request: Request, *roles: Role) -> None:
+        """Raises `AccessDenied`."""
+        require(self.keys.caller(request.scope["headers"]), *roles)
+
+    def model(self, version: str | None) -> ServingModel | None:
+        """The model of that version: the live one, or one beside it. Raises `NotExplainable`."""
+        live = self.parts.judge.model
+        if version is None or (live is not None and live.version == version):
+            return live
+        directory = self.parts.config.model_dir
+        if directory is None:
+            raise NotExplainable(f"the model {version} is not here")
+        if version not in self._models:
+            try:
+                model = open_model(directory.parent / version, self.parts.catalogue)
+            except ArtefactError as error:
+                raise NotExplainable(f"the model {version} is not here: {error}") from error
+            while len(self._models) >= MODELS_MAX:
+                self._models.pop(next(iter(self._models)))
+            self._models[version] = model
+        return self._models[version]
+
+    async def sweep(self) -> None:
+        """Record attempts that nobody finished, now and then."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            try:
+                found = self.parts.engine.sweep(now_ms=self.clock())
+            except StoreUnavailable:
+                continue
+            if found:
+                self.metrics.count("cordon_abandoned", by=found)
+                LOG.warning("%d abandoned attempts recorded", found)
+
+    def health(self) -> tuple[bool, dict[str, str]]:
+        """Whether decisions can be made, and the state of each part."""
+        parts = self.parts
+        found = {
+            "journal": "down" if parts.journal.failure else "ok",
+            "model": "ok" if parts.judge.model is not None else "none",
+            "rules": parts.judge.rules.version,
+        }
+        try:
+            parts.store.generation()
+            parts.store.claim("health:probe")
+            found["redis"] = "ok"
+        except StoreUnavailable:
+            found["redis"] = "down"
+        try:
+            parts.past().positions()
+            found["query_store"] = "ok"
+        except QueryStoreUnavailable:
+            found["query_store"] = "down"
+        backlog = parts.journal.backlog
+        found["log"] = "ok" if backlog < parts.config.backlog_max // 10 else "degraded"
+        found["state"] = parts.gauge.read().state
+        return found["journal"] == "ok" and backlog < parts.config.backlog_max, found
+
+
+def create_app(service: Service) -> ASGIApp:
+    """The ASGI application of one worker."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(service.batcher.run()), asyncio.create_task(service.sweep())]
+        for task in tasks:
+            task.add_done_callback(lambda done: _note_end(service, done))
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    app = FastAPI(
+        title="Cordon",
+        summary="Streaming fraud decisions with reasons",
+        version=service.parts.judge.code,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    _errors(app)
+    _decisions(app, service)
+    _entities(app, service)
+    _operations(app, service)
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return complete(generated(), service.parts.catalogue)
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return HotRoutes(
+        app,
+        service.batcher,
+        service.keys,
+        service.metrics,
+        service.parts.config.body_bytes_max,
+        service.timer,
+    )
+
+
+def _note_end(service: Service, task: "asyncio.Task[None]") -> None:
+    """A background task that ends by itself has failed: the process must stop, not limp."""
+    if not task.cancelled() and task.exception() is not None:
+        service.fatal = task.exception()
+        service.on_fatal()
+
+
+def _json(content: Mapping[str, Any], status: int = 200) -> Response:
+    headers = dict(SECURITY_HEADERS)
+    return Response(encode_json(content), status, headers=headers, media_type="application/json")
+
+
+def _errors(app: FastAPI) -> None:
+    def shown(found: Problem) -> Response:
+        return Response(found.body(), found.status, headers=found.headers())
+
+    @app.exception_handler(Problem)
+    async def on_problem(_: Request, error: Problem) -> Response:
+        return shown(error)
+
+    @app.exception_handler(AccessDenied)
+    async def on_denied(_: Request, error: AccessDenied) -> Response:
+        return shown(of_denied(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        return shown(Problem(422, "invalid_parameter", f"{place}: {first['msg']}", place))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(_: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
+        return shown(Problem(error.status_code, code, mask_card_numbers(str(error.detail))))
+
+
+def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    texts = {
+        401: "no API key, or an unknown one",
+        403: "the key's role may not do this",
+        404: "not found",
+        409: "it cannot be recomputed here",
+        422: "a parameter is invalid",
+        503: "a store does not answer; try again",
+    }
+    return {status: problem(texts[status]) for status in statuses}
+
+
+def _decisions(app: FastAPI, service: Service) -> None:
+    def find(transaction_id: str) -> Mapping[str, Any]:
+        parts = service.parts
+        try:
+            found = find_decision(transaction_id, parts.store, parts.attempts, parts.past)
+        except LookupUnavailable:
+            raise Problem(503, "unavailable_lookup", "no store answers", retry_after_s=1) from None
+        if found is None:
+            raise Problem(404, "not_found", f"no decision {transaction_id}")
+        return found
+
+    @app.get("/v1/decisions", summary="The newest decisions", responses=_responses(401, 403, 422, 503))
+    async def recent(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        entity: Annotated[str | None, Query(max_length=64)] = None,
+        id: Annotated[str | None, Query(max_length=128)] = None,
+    ) -> Response:
+        service.allow(request, "analyst", "approver", "data_scientist", "auditor")
+        try:
+            store = service.parts.past()
+            if entity is not None and id is not None:
+                found = store.of_entity(entity, _pseudonym(service, entity, id), limit)
+            else:
+                found = store.recent(limit)
+        except QueryStoreUnavailable:
+            raise Problem(503, "unavailable_query_store", "it does not answer", retry_after_s=1) from None
+        return _json({"decisions": found})
+
+    @app.get(
+        "/v1/decisions/{id}",
+        summary="The whole record of a decision",
+        responses=_responses(401, 403, 404, 422, 503),
+    )
+    async def decision(request: Request, id: Id) -> Response:
+        service.allow(request, "decide", "analyst", "approver", "data_scientist", "auditor")
+        return _json(find(id))
+
+    @app.get(
+        "/v1/decisions/{id}/explanation",
+        summary="Why it was decided so: exact contributions, rules in words, reasons",
+        responses=_responses(401, 403, 404, 409, 422, 503),
+    )
+    async def explain(request: Request, id: Id, audience: Audience = "analyst") -> Response:
+        service.allow(request, "analyst", "approver", "data_scientist", "auditor")
+        record = find(id)
+        parts = service.parts
+        try:
+            model = service.model(record["versions"]["model"]) if record["scored_by"] == "model" else None
+            return _json(explanation(record, model, parts.judge.rules, parts.catalogue, audience))
+        except NotExplainable as error:
+            raise Problem(409, "not_explainable", str(error)) from None
+        except ModelFailed as error:
+            raise Problem(503, "unavailable_model", str(error), retry_after_s=1) from None
+
+
+def _entities(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/v1/entities/{type}/{id}",
+        summary="An entity's features as they are now",
+        responses=_responses(401, 403, 404, 422, 503),
+    )
+    async def entity(
+        request: Request,
+        type: Annotated[str, Path(max_length=64)],
+        id: Annotated[str, Path(min_length=1, max_length=512, description="pairs: ids joined by a comma")],
+        at_ms: Annotated[int | None, Query(ge=1, description="event time; now if absent")] = None,
+    ) -> Response:
+        service.allow(request, "analyst", "approver", "data_scientist")
+        parts = service.parts
+        pseudonym = _pseudonym(service, type, id)
+        now_ms = parts.engine.newest_ms if parts.config.event_clock else service.clock()
+        at = at_ms or now_ms or service.clock()
+        if type not in parts.catalogue.layouts:
+            raise Problem(404, "not_found", f"no state is kept for {type}")
+        try:
+            parts.gauge.refresh(service.clock())
+            found = live_features(parts.catalogue, service.evaluator, parts.store, type, pseudonym, at)
+        except StoreUnavailable:
+            raise Problem(503, "unavailable_store", "it does not answer", retry_after_s=1) from None
+        if found is None:
+            raise Problem(404, "not_found", f"nothing is known about this {type}")
+        fresh = parts.gauge.read()
+        freshness = {
+            "state": fresh.state, "generation": fresh.generation, "flink_lag_ms": fresh.flink_lag_ms,
+        }  # fmt: skip
+        return _json(
+            {"entity": type, "pseudonym": pseudonym, "at_ms": at, "features": found, "freshness": freshness}
+        )
+
+
+def _pseudonym(service: Service, entity: str, id_: str) -> str:
+    """Pseudonym of a raw id. Raises `Problem` 404 for an entity that the schema has not."""
+    spec = next((e for e in service.parts.catalogue.schema.entities if e.name == entity), None)
+    if spec is None:
+        known = ", ".join(e.name for e in service.parts.catalogue.schema.entities)
+        raise Problem(404, "not_found", f"no entity {entity}; there are {known}")
+    parts = tuple(id_.split(",")) if len(spec.fields) > 1 else (id_,)
+    if len(parts) != len(spec.fields):
+        raise Problem(
+            422, "invalid_parameter", f"{entity} has {len(spec.fields)} ids, joined by commas", "id"
+        )
+    return service.parts.pseudonyms.entity(entity, parts)
+
+
+def _operations(app: FastAPI, service: Service) -> None:
+    @app.get("/health/live", summary="The process runs")
+    async def live() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get(
+        "/health/ready", summary="Whether decisions can be made, part by part", responses=_responses(503)
+    )
+    async def ready() -> Response:
+        able, parts = service.health()
+        down = [name for name in ("redis", "query_store") if parts[name] != "ok"]
+        status = "unavailable" if not able else "degraded" if down else "ok"
+        return _json({"status": status, "parts": parts}, 200 if able else 503)
+
+    @app.get("/metrics", summary="Prometheus metrics of all workers")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

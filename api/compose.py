@@ -1,0 +1,171 @@
+"""Composition of the engine from its configuration: the one place of `api` that opens things."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from api.attempts import Attempts
+from api.config import InvalidConfiguration, ServiceConfig
+from api.decide import Policy
+from api.engine import Engine, Limits, QueryStoreUnavailable
+from api.gauge import FreshnessGauge
+from api.journal import Journal, JournalBusy
+from api.judge import Judge
+from api.model import ServingModel
+from api.query_store import QueryStore, open_store
+from api.rules.load import load as load_rules
+from api.rules.rule import EMPTY, RuleSet
+from api.rules.vocabulary import vocabulary_of
+from api.serving import open_model
+from api.work import Intake
+from features.catalogue import Catalogue, load
+from features.node import Limits as StoreLimits
+from features.pseudonym import Pseudonyms
+from features.rates import rates
+from features.redis_store import connect
+from features.store import OnlineStore
+
+BUSY_TRIES = 20
+BUSY_WAIT_S = 0.1
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything one deciding process holds."""
+
+    config: ServiceConfig
+    catalogue: Catalogue
+    pseudonyms: Pseudonyms
+    store: OnlineStore
+    journal: Journal
+    judge: Judge
+    gauge: FreshnessGauge
+    past: "LazyStore"
+    attempts: Attempts
+    engine: Engine
+
+    def close(self) -> None:
+        """Release files and connections."""
+        self.journal.close()
+        self.store.close()
+        self.past.close()
+
+
+class LazyStore:
+    """The query store, opened at the first look-up and again after a failure."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._open: QueryStore | None = None
+
+    def __call__(self) -> QueryStore:
+        """The open store. Raises `QueryStoreUnavailable`."""
+        if self._open is None:
+            self._open = open_store(self._url)
+        return self._open
+
+    def record(self, transaction_id: str) -> Mapping[str, Any] | None:
+        """See `QueryStore.record`."""
+        return self().record(transaction_id)
+
+    def close(self) -> None:
+        """Release the database."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+
+def code_version() -> str:
+    """Version of this code, as decisions name it."""
+    try:
+        return version("cordon")
+    except PackageNotFoundError:
+        return "source"
+
+
+def pseudonyms_of(config: ServiceConfig) -> Pseudonyms:
+    """The tenant's keyed hashes. Raises `InvalidConfiguration` for a secret that is none."""
+    try:
+        return Pseudonyms.of(config.tenant, config.secret)
+    except ValueError as error:
+        raise InvalidConfiguration(f"CORDON_SECRETS__PSEUDONYM: {error}") from error
+
+
+def store_of(config: ServiceConfig, catalogue: Catalogue) -> OnlineStore:
+    """The online store; nothing is sent yet."""
+    limits = StoreLimits(config.redis_connect_timeout_ms / 1_000, config.redis_timeout_ms / 1_000)
+    return connect(config.redis, catalogue, config.tenant, limits)
+
+
+def rules_of(config: ServiceConfig, catalogue: Catalogue, pseudonyms: Pseudonyms) -> RuleSet:
+    """The rule set of the configured file. Raises `RuleSetError`."""
+    if config.rules is None:
+        return EMPTY
+    return load_rules(
+        config.rules, vocabulary_of(catalogue), lambda entity, id_: pseudonyms.entity(entity, (id_,))
+    )
+
+
+def model_of(config: ServiceConfig, catalogue: Catalogue) -> ServingModel | None:
+    """The configured model. Raises `ArtefactError`: what was given a model does not start without."""
+    return None if config.model_dir is None else open_model(config.model_dir, catalogue)
+
+
+def policy_of(config: ServiceConfig) -> Policy:
+    """What happens when parts fail, named by its content."""
+    return Policy(f"{config.stale}-{config.unseen_amount_max}", config.unseen_amount_max, config.stale)
+
+
+def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Parts:
+    """Open everything that a deciding process needs; the journal `worker` is its own.
+
+    Raises `InvalidConfiguration`, `RuleSetError`, `ArtefactError`, `JournalBusy`, `JournalUnavailable`.
+    """
+    catalogue = load(config.catalogue)
+    pseudonyms = pseudonyms_of(config)
+    store = store_of(config, catalogue)
+    rules = rules_of(config, catalogue, pseudonyms)
+    model = model_of(config, catalogue)
+    judge = Judge(catalogue, config.tenant, model, rules, policy_of(config), code_version(), timer)
+    judge.warm_up()
+    gauge = FreshnessGauge(store, config.stale_after_ms)
+    past = LazyStore(config.query_store)
+    parent = Path(config.journal_dir)
+    attempts = Attempts(parent)
+    journal = open_journal(parent / worker, config.segment_bytes)
+    intake = Intake(
+        catalogue,
+        pseudonyms,
+        rates(catalogue.schema.base_currency),
+        lambda: secrets.token_bytes(16),
+        observe=config.fast_lane,
+    )
+    limits = Limits(
+        deadline_ms=config.redis_timeout_ms,
+        backlog_max=config.backlog_max,
+        event_clock=config.event_clock,
+        lateness_ms=config.lateness_ms,
+        future_skew_ms=config.future_skew_ms,
+    )
+    engine = Engine(intake, store, journal, judge, gauge, past, attempts, limits, timer, config.tenant)
+    return Parts(config, catalogue, pseudonyms, store, journal, judge, gauge, past, attempts, engine)
+
+
+def open_journal(directory: Path, segment_bytes: int) -> Journal:
+    """The worker's journal; a predecessor, or the publisher at a dead worker's tail, may hold it briefly.
+
+    Raises `JournalBusy`, `JournalUnavailable`, `Damage`.
+    """
+    for _ in range(BUSY_TRIES):
+        try:
+            return Journal(directory, segment_bytes=segment_bytes)
+        except JournalBusy:
+            time.sleep(BUSY_WAIT_S)
+    return Journal(directory, segment_bytes=segment_bytes)
+
+
+__all__ = ["LazyStore", "Parts", "QueryStoreUnavailable", "compose"]

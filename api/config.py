@@ -1,0 +1,168 @@
+"""Configuration of the service's processes: what the environment says, parsed once at the edge.
+
+The names are those that `cordon config` prints. Everything beyond the entry modules takes arguments.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from api.decide import StalePolicy
+
+RULES = Path(__file__).resolve().parent.parent / "deploy" / "rules"
+
+
+class InvalidConfiguration(ValueError):
+    """A variable is missing or wrong; the message says how to write it. Fix it and start again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names of the topics and the prefix of the consumer groups."""
+
+    transactions: str = "transactions"
+    decisions: str = "decisions"
+    labels: str = "labels"
+    events: str = "events"
+    dead_letters: str = "dead-letters"
+    positions: str = "journal.positions"
+    group: str = "cordon"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """Everything that differs between two installations, as far as the service's processes care."""
+
+    secret: str
+    tenant: str = "demo"
+    redis: str = "redis://127.0.0.1:6379/0"
+    redis_timeout_ms: int = 250
+    redis_connect_timeout_ms: int = 1_000
+    kafka: str = "127.0.0.1:9092"
+    topics: Topics = Topics()
+    journal_dir: Path = Path(".cordon/journal")
+    segment_bytes: int = 64 * 2**20
+    backlog_max: int = 2_000_000
+    query_store: str = "sqlite:///.cordon/store.sqlite"
+    catalogue: str = "payments"
+    lateness_ms: int | None = None
+    future_skew_ms: int | None = None
+    model_dir: Path | None = None
+    rules: Path | None = None
+    fast_lane: bool = True
+    event_clock: bool = False
+    stale: StalePolicy = "score_anyway"
+    stale_after_ms: int = 5_000
+    unseen_amount_max: int = 10_000
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    batch: int = 64
+    queue: int = 1_024
+    body_bytes_max: int = 65_536
+    door_batch: int = 512
+    door_worker: int = 0
+    dead_letters_max: int = 100
+    api_keys: str = "dev-key=admin"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "ServiceConfig":
+        """The configuration in `environment`. Raises `InvalidConfiguration`."""
+        read = _Reader(environment)
+        defaults = cls(secret="")
+        topics = Topics(
+            **{
+                name: read.text(f"KAFKA__{name.upper()}", getattr(defaults.topics, name))
+                for name in Topics.__slots__
+            }
+        )
+        url = read.text("REDIS__URL", defaults.redis)
+        if read.flag("REDIS__CLUSTER", False) and url.startswith("redis://"):
+            url = "cluster://" + url.removeprefix("redis://").split("/")[0]
+        catalogue = read.text("CATALOGUE__NAME", defaults.catalogue)
+        return cls(
+            secret=read.text("SECRETS__PSEUDONYM", ""),
+            tenant=read.text("TENANT", defaults.tenant),
+            redis=url,
+            redis_timeout_ms=read.number("REDIS__TIMEOUT_MS", defaults.redis_timeout_ms),
+            redis_connect_timeout_ms=read.number(
+                "REDIS__CONNECT_TIMEOUT_MS", defaults.redis_connect_timeout_ms
+            ),
+            kafka=read.text("KAFKA__BOOTSTRAP", defaults.kafka),
+            topics=topics,
+            journal_dir=Path(read.text("JOURNAL__DIRECTORY", str(defaults.journal_dir))),
+            segment_bytes=read.number("JOURNAL__SEGMENT_BYTES", defaults.segment_bytes),
+            backlog_max=read.number("JOURNAL__BACKLOG_MAX", defaults.backlog_max),
+            query_store=read.text("STORE_URL", defaults.query_store),
+            catalogue=catalogue,
+            lateness_ms=read.optional_number("CATALOGUE__LATENESS_MS"),
+            future_skew_ms=read.optional_number("CATALOGUE__FUTURE_SKEW_MS"),
+            model_dir=read.path("DECIDE__MODEL_DIR"),
+            rules=read.path("DECIDE__RULES") or _shipped_rules(catalogue),
+            fast_lane=read.flag("DECIDE__FAST_LANE", defaults.fast_lane),
+            event_clock=read.choice("DECIDE__CLOCK", "wall", ("wall", "event")) == "event",
+            stale=cast(
+                StalePolicy,
+                read.choice("DECIDE__STALE", "score_anyway", ("score_anyway", "rules_only", "review")),
+            ),
+            stale_after_ms=read.number("DECIDE__STALE_AFTER_MS", defaults.stale_after_ms),
+            unseen_amount_max=read.number("DECIDE__UNSEEN_AMOUNT_MAX", defaults.unseen_amount_max),
+            host=read.text("SERVICE__HOST", defaults.host),
+            port=read.number("SERVICE__PORT", defaults.port),
+            workers=read.number("SERVICE__WORKERS", defaults.workers),
+            batch=read.number("SERVICE__BATCH", defaults.batch),
+            queue=read.number("SERVICE__QUEUE", defaults.queue),
+            body_bytes_max=read.number("SERVICE__BODY_BYTES_MAX", defaults.body_bytes_max),
+            door_batch=read.number("SERVICE__DOOR_BATCH", defaults.door_batch),
+            door_worker=read.number("DOOR_WORKER", defaults.door_worker),
+            dead_letters_max=read.number("SERVICE__DEAD_LETTERS_MAX", defaults.dead_letters_max),
+            api_keys=read.text("SERVICE__API_KEYS", defaults.api_keys),
+        )
+
+
+def here() -> ServiceConfig:
+    """The configuration of this process. Raises `InvalidConfiguration`."""
+    return ServiceConfig.from_environment(os.environ)
+
+
+def _shipped_rules(catalogue: str) -> Path | None:
+    path = RULES / f"{catalogue}.toml"
+    return path if path.is_file() else None
+
+
+class _Reader:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def text(self, name: str, default: str) -> str:
+        return self._environment.get(f"CORDON_{name}") or default
+
+    def path(self, name: str) -> Path | None:
+        text = self.text(name, "")
+        return Path(text) if text else None
+
+    def number(self, name: str, default: int) -> int:
+        found = self.optional_number(name)
+        return default if found is None else found
+
+    def optional_number(self, name: str) -> int | None:
+        text = self.text(name, "")
+        if not text:
+            return None
+        if not text.isdecimal():
+            raise InvalidConfiguration(f"CORDON_{name}={text}: write a whole number")
+        return int(text)
+
+    def flag(self, name: str, default: bool) -> bool:
+        text = self.text(name, "true" if default else "false").lower()
+        if text not in ("true", "false", "on", "off"):
+            raise InvalidConfiguration(f"CORDON_{name}={text}: write true or false")
+        return text in ("true", "on")
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        text = self.text(name, default)
+        if text not in choices:
+            raise InvalidConfiguration(f"CORDON_{name}={text}: write one of {', '.join(choices)}")
+        return text

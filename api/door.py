@@ -1,0 +1,278 @@
+"""The Kafka door: `python -m api.door`. Micro-batches from the topic of transactions through the engine.
+
+Offsets are committed after the journal; what is delivered again is answered by its claims. A message that
+cannot be answered yet (its claim is pending, the store is down and it is a label) is kept aside, and its
+partition's offset is held before it. Exit status 3: too many bad messages in a row.
+"""
+
+import logging
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from api.answer import Answer, Pending, Unavailable
+from api.compose import Parts, compose
+from api.config import InvalidConfiguration, ServiceConfig, here
+from api.journal import JournalBusy, JournalUnavailable
+from api.letter import BadRun, Fault, Place, fault_of, letter
+from api.record import decode_json
+from api.rules.load import RuleSetError
+from api.work import EventKind, Inbound
+from features import SchemaError
+from features.store import StoreUnavailable
+from models.artefact import ArtefactError
+
+ASIDE_MAX: Final = 5_000
+RETRY_S: Final = 0.05
+SWEEP_EVERY_MS: Final = 10_000
+EXIT_TOO_MANY_BAD: Final = 3
+LOG = logging.getLogger("cordon.door")
+_KINDS: Final[dict[str, EventKind]] = {"transaction": "transaction", "label": "label", "event": "event"}
+
+
+class TooManyBad(Exception):
+    """More bad messages in a row than allowed: a bad deploy, not bad luck. Stop, look, start again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One message: where it stood, its bytes, and the event, or why it is none."""
+
+    place: Place
+    value: bytes
+    event: Inbound | Fault
+
+
+def read_message(place: Place, value: bytes | None) -> Taken:
+    """Decode a message; `type` says what it is."""
+    raw = value or b""
+    try:
+        payload = decode_json(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Taken(place, raw, Fault("malformed", "body", str(error), invalid=True))
+    if not isinstance(payload, dict):
+        return Taken(place, raw, Fault("malformed", "body", "must be a JSON object", invalid=True))
+    kind = _KINDS.get(str(payload.get("type", "transaction")))
+    if kind is None:
+        return Taken(place, raw, Fault("unknown_value", "type", "is no known type", invalid=True))
+    return Taken(place, raw, Inbound(kind, payload, "kafka"))
+
+
+class Door:
+    """Consumer, engine and dead letters. `clock`: wall clock in ms; `sleep`: seconds."""
+
+    def __init__(
+        self, parts: Parts, clock: Callable[[], int], sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.parts = parts
+        self.config = parts.config
+        self._clock = clock
+        self._sleep = sleep
+        self._aside: list[Taken] = []
+        self._next: dict[tuple[str, int], int] = {}
+        self._bad = BadRun(self.config.dead_letters_max)
+        self._swept_ms = 0
+        self._letters_failed: KafkaError | None = None
+        self.decided = 0
+        self.stopping = False
+        self._consumer = Consumer(consumer_settings(self.config))
+        self._letters = Producer(
+            {
+                "bootstrap.servers": self.config.kafka,
+                "enable.idempotence": True,
+                "linger.ms": 2,
+                "log_level": 3,
+            }
+        )
+
+    def run(self) -> None:
+        """Consume until `stopping`. Raises `TooManyBad`, `JournalFenced`, `KafkaException`."""
+        topic = self.config.topics.transactions
+        self._consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked)
+        try:
+            while not self.stopping:
+                self._step()
+            self._commit(asynchronous=False)
+        finally:
+            self._consumer.close()
+
+    def _step(self) -> None:
+        if len(self._aside) >= ASIDE_MAX:
+            # Nothing new until what waits is answered; the broker must still hear from us.
+            self._pause(True)
+            self._consumer.poll(0)
+            self._sleep(RETRY_S)
+            taken: list[Taken] = []
+        else:
+            taken = self._take()
+        waiting, self._aside = self._aside, []
+        if waiting or taken:
+            self._handle([*waiting, *taken])
+        if len(self._aside) < ASIDE_MAX:
+            self._pause(False)
+        self._sweep()
+
+    def _take(self) -> list[Taken]:
+        """What is there, at most a batch; waits for the first message only."""
+        first = self._consumer.consume(1, RETRY_S if self._aside else 0.2)
+        messages = [*first, *self._consumer.consume(self.config.door_batch - 1, 0)] if first else []
+        taken = []
+        for message in messages:
+            fault = message.error()
+            if fault is not None:
+                if fault.code() == KafkaError._PARTITION_EOF or fault.retriable():
+                    continue
+                raise KafkaException(fault)
+            place = Place(message.topic() or "", message.partition() or 0, message.offset() or 0)
+            taken.append(read_message(place, message.value()))
+            self._next[place.topic, place.partition] = place.offset + 1
+        return taken
+
+    def _handle(self, taken: Sequence[Taken]) -> None:
+        events = [t.event for t in taken if isinstance(t.event, Inbound)]
+        answers = iter(self.parts.engine.decide_batch(events, now_ms=self._clock()))
+        stopped = False
+        blocked = False
+        for item in taken:
+            answer = next(answers) if isinstance(item.event, Inbound) else None
+            fault = item.event if isinstance(item.event, Fault) else _fault(answer)
+            if isinstance(answer, Pending | Unavailable):
+                self._aside.append(item)
+                blocked = blocked or (isinstance(answer, Unavailable) and answer.part != "store")
+                continue
+            if not self._bad.note(bad=fault is not None and fault.invalid):
+                stopped = True
+                self._next[item.place.topic, item.place.partition] = item.place.offset
+                break
+            if fault is not None:
+                self._letter(fault, item)
+            else:
+                self.decided += 1
+        self._deliver_letters()
+        self._commit(asynchronous=not stopped)
+        if stopped:
+            raise TooManyBad(
+                f"more than {self._bad.limit} bad messages in a row; nothing was skipped silently"
+            )
+        if blocked:
+            self._sleep(RETRY_S * 10)
+
+    def _letter(self, fault: Fault, item: Taken) -> None:
+        value = letter(fault, item.place, item.value, self._clock())
+        key = f"{item.place.topic}-{item.place.partition}-{item.place.offset}"
+        self._letters.produce(self.config.topics.dead_letters, value, key, on_delivery=self._note_delivery)
+
+    def _note_delivery(self, error: KafkaError | None, _: Any) -> None:
+        self._letters_failed = self._letters_failed or error
+
+    def _deliver_letters(self) -> None:
+        """Before the offsets: a dead letter may come twice, never not at all."""
+        if len(self._letters) and self._letters.flush(30):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "dead letters were not delivered"))
+        if self._letters_failed is not None:
+            raise KafkaException(self._letters_failed)
+
+    def _commit(self, *, asynchronous: bool) -> None:
+        offsets = dict(self._next)
+        for item in self._aside:
+            where = item.place.topic, item.place.partition
+            if where in offsets:
+                offsets[where] = min(offsets[where], item.place.offset)
+        if not offsets:
+            return
+        places = [TopicPartition(topic, partition, at) for (topic, partition), at in offsets.items()]
+        try:
+            if asynchronous:
+                self._consumer.commit(offsets=places, asynchronous=True)
+            else:
+                self._consumer.commit(offsets=places, asynchronous=False)
+        except KafkaException as error:
+            # Delivered again then, and answered by the claims.
+            LOG.warning("offsets not committed: %s", error)
+
+    def _sweep(self) -> None:
+        now_ms = self._clock()
+        if now_ms - self._swept_ms < SWEEP_EVERY_MS:
+            return
+        self._swept_ms = now_ms
+        try:
+            found = self.parts.engine.sweep(now_ms=now_ms)
+        except StoreUnavailable:
+            return
+        if found:
+            LOG.warning("%d abandoned attempts recorded", found)
+
+    def _pause(self, on: bool) -> None:
+        places = self._consumer.assignment()
+        if places:
+            (self._consumer.pause if on else self._consumer.resume)(places)
+
+    def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
+        LOG.info("ready: door, partitions %s", sorted(p.partition for p in places))
+
+    def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
+        gone = {(p.topic, p.partition) for p in places}
+        self._commit(asynchronous=False)
+        self._aside = [item for item in self._aside if (item.place.topic, item.place.partition) not in gone]
+        for where in gone:
+            self._next.pop(where, None)
+
+
+def _fault(answer: Answer | None) -> Fault | None:
+    return None if answer is None else fault_of(answer)
+
+
+def consumer_settings(config: ServiceConfig) -> dict[str, Any]:
+    """Settings of the door's consumer."""
+    return {
+        "bootstrap.servers": config.kafka,
+        "group.id": f"{config.topics.group}-door",
+        "group.instance.id": f"{config.topics.group}-door-{config.door_worker}",
+        "client.id": f"door-{config.door_worker}-{secrets.token_hex(3)}",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "partition.assignment.strategy": "range",
+        "session.timeout.ms": 10_000,
+        "fetch.wait.max.ms": 20,
+        "queued.max.messages.kbytes": 16_384,
+        "log_level": 3,
+    }
+
+
+def main() -> int:
+    """Run until told to stop; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        config = here()
+        parts = compose(config, f"door-{config.door_worker}", time.perf_counter_ns)
+    except (
+        InvalidConfiguration, JournalBusy, JournalUnavailable, RuleSetError, ArtefactError, SchemaError,
+    ) as error:  # fmt: skip
+        LOG.error("%s", error)
+        return 2
+    door = Door(parts, lambda: time.time_ns() // 1_000_000)
+
+    def stop(*_: object) -> None:
+        door.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        door.run()
+    except TooManyBad as error:
+        LOG.error("stopped: %s", error)
+        return EXIT_TOO_MANY_BAD
+    finally:
+        parts.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Reading back: a decision by its id, an entity's features as they are now."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from api.attempts import Attempts
+from api.engine import QueryStoreUnavailable
+from api.query_store import QueryStore
+from api.record import decode_json
+from features.catalogue import Catalogue
+from features.evaluate import Evaluator, Row
+from features.event import Identity
+from features.store import OnlineStore, StoreUnavailable
+
+
+class LookupUnavailable(Exception):
+    """Neither the claim nor the query store can be asked, so nobody knows: 503."""
+
+
+def find_decision(
+    transaction_id: str, store: OnlineStore, attempts: Attempts, past: Callable[[], QueryStore]
+) -> Mapping[str, Any] | None:
+    """A decision's record: from its claim, else from the query store, else from the journals' newest batches.
+
+    `None` if it was never decided. Raises `LookupUnavailable` where that cannot be known.
+    """
+    key = f"tx:{transaction_id}"
+    unknown = False
+    try:
+        claim = store.claim(key)
+        if claim is not None and claim.answer is not None:
+            held: Mapping[str, Any] = decode_json(claim.answer)
+            if not held.get("receipt"):
+                return held
+    except StoreUnavailable:
+        unknown = True
+    try:
+        record = past().record(transaction_id)
+        if record is not None:
+            return record
+    except QueryStoreUnavailable:
+        unknown = True
+    found = attempts.find([key]).get(key)
+    if found is None and unknown:
+        raise LookupUnavailable(transaction_id)
+    return found
+
+
+def live_features(
+    catalogue: Catalogue,
+    evaluator: Evaluator,
+    store: OnlineStore,
+    entity: str,
+    pseudonym: str,
+    at_ms: int,
+) -> dict[str, float | None] | None:
+    """The entity's own features as of `at_ms`, without any new transaction; `None` if it has no history.
+
+    What needs a transaction (novelty, gap, speed, ratios of its amount) is absent. Raises `StoreUnavailable`.
+    """
+    (state,) = store.read(entity, [pseudonym])
+    if state is None:
+        return None
+    # Counted already: the row adds nothing of its own.
+    row = Row(at_ms, {}, Identity({entity: pseudonym}, {}), {entity: state}, {entity: True})
+    vector = evaluator.vectors([row])[0].tolist()
+    return {
+        feature.name: None if value != value else value
+        for feature, value in zip(catalogue.features, vector, strict=True)
+        if feature.entity == entity
+    }

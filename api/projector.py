@@ -1,0 +1,156 @@
+"""The projector: `python -m api.projector`. From the log's topics into the query store, then claims shrink.
+
+Committed records only; positions are stored with the records they cover. A decision of an id that has one
+already is kept apart and reported, never hidden.
+"""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from api.attempts import claim_key
+from api.compose import store_of
+from api.config import InvalidConfiguration, ServiceConfig, here
+from api.engine import QueryStoreUnavailable
+from api.query_store import Logged, QueryStore, open_store
+from api.record import decode_json, receipt
+from features.catalogue import load
+from features.store import OnlineStore, StoreUnavailable
+
+BATCH: Final = 2_000
+WAIT_S: Final = 0.2
+RECEIPTS_MAX: Final = 50_000
+LOG = logging.getLogger("cordon.projector")
+
+
+class Projector:
+    """A consumer of the three topics and the stores behind it."""
+
+    def __init__(
+        self,
+        config: ServiceConfig,
+        store: OnlineStore,
+        open_query: Callable[[], QueryStore],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._open = open_query
+        self._sleep = sleep
+        self._receipts: list[tuple[str, bytes]] = []
+        self.projected = 0
+        self.doubled = 0
+        self.stopping = False
+
+    def run(self) -> None:
+        """Project until `stopping`. Raises `KafkaException`."""
+        while not self.stopping:
+            try:
+                self._follow()
+            except QueryStoreUnavailable as error:
+                LOG.warning("the query store does not answer, trying again: %s", error)
+                self._sleep(1.0)
+
+    def _follow(self) -> None:
+        query = self._open()
+        consumer = Consumer(consumer_settings(self._config))
+        try:
+            self._assign(consumer, query)
+            LOG.info("ready: projector")
+            while not self.stopping:
+                first = consumer.consume(1, WAIT_S)
+                self._project(query, [*first, *consumer.consume(BATCH, 0)] if first else [])
+        finally:
+            consumer.close()
+            query.close()
+
+    def _assign(self, consumer: Consumer, query: QueryStore) -> None:
+        topics = self._config.topics
+        known = consumer.list_topics(timeout=30).topics
+        positions = query.positions()
+        consumer.assign(
+            [
+                TopicPartition(topic, partition, positions.get((topic, partition), 0))
+                for topic in (topics.decisions, topics.labels, topics.events)
+                for partition in (known[topic].partitions if topic in known else {})
+            ]
+        )
+
+    def _project(self, query: QueryStore, messages: Sequence[Any]) -> None:
+        records: list[Logged] = []
+        positions: dict[tuple[str, int], int] = {}
+        for message in messages:
+            fault = message.error()
+            if fault is not None:
+                if fault.code() == KafkaError._PARTITION_EOF or fault.retriable():
+                    continue
+                raise KafkaException(fault)
+            records.append(Logged(message.topic(), message.partition(), message.offset(), message.value()))
+            positions[message.topic(), message.partition()] = message.offset() + 1
+        if records:
+            doubled = query.project(records, positions)
+            self.projected += len(records)
+            self.doubled += len(doubled)
+            for id_ in doubled:
+                LOG.error("%s was decided twice; both decisions are kept", id_)
+            again = set(doubled)
+            for logged in records:
+                record = decode_json(logged.payload)
+                if record["id"] not in again:
+                    self._receipts.append((claim_key(record), receipt(record)))
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Replace answers in the claims by receipts; a store that is down is tried again with the next."""
+        if not self._receipts:
+            return
+        try:
+            self._store.shrink(self._receipts)
+        except StoreUnavailable:
+            del self._receipts[:-RECEIPTS_MAX]
+        else:
+            self._receipts.clear()
+
+
+def consumer_settings(config: ServiceConfig) -> dict[str, Any]:
+    """Settings of the projector's consumer; its positions are in the query store."""
+    return {
+        "bootstrap.servers": config.kafka,
+        "group.id": f"{config.topics.group}-projector",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 50,
+        "queued.max.messages.kbytes": 32_768,
+        "log_level": 3,
+    }
+
+
+def main() -> int:
+    """Run until told to stop; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        config = here()
+        store = store_of(config, load(config.catalogue))
+    except (InvalidConfiguration, ValueError) as error:
+        LOG.error("%s", error)
+        return 2
+    projector = Projector(config, store, lambda: open_store(config.query_store))
+
+    def stop(*_: object) -> None:
+        projector.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    projector.run()
+    store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,296 @@
+"""The publisher: `python -m api.publisher`. Ships every journal to Kafka, each record exactly once.
+
+One transaction holds a piece of every journal and the positions behind it (topic of positions, compacted,
+key = journal). Whoever starts fences the one before, and begins where the committed positions say.
+
+Exit status 4: another publisher took over.
+"""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from api.config import InvalidConfiguration, ServiceConfig, Topics, here
+from api.journal import Journal, JournalBusy, JournalUnavailable, Mark
+from api.journal_reader import JournalReader, Position
+from api.record import Kind, decode_json, encode_json, unpack
+from api.segment import BATCH_HEADER, Damage, Record, name_of, read_batch_header
+
+RECORDS_MAX: Final = 2_000
+IDLE_S: Final = 0.003
+LOOK_EVERY_S: Final = 0.5
+TRANSACTION_TIMEOUT_MS: Final = 15_000
+EXIT_FENCED: Final = 4
+LOG = logging.getLogger("cordon.publisher")
+
+
+class Fenced(Exception):
+    """Another publisher took over: stop."""
+
+
+class ShippingFailed(Exception):
+    """The transaction was not committed, or nobody knows: begin again from the committed positions."""
+
+
+def topic_of(kind: Kind, topics: Topics) -> str:
+    """Where records of a kind go."""
+    return {Kind.LABEL: topics.labels, Kind.EVENT: topics.events}.get(kind, topics.decisions)
+
+
+def journal_id(directory: Path) -> str | None:
+    """Name of the journal in the topic of positions: its directory and its first record's hash."""
+    reader = JournalReader(directory)
+    try:
+        first = reader.read(1)
+    finally:
+        reader.close()
+    return f"{directory.name}-{first[0].hash.hex()[:16]}" if first else None
+
+
+class Publisher:
+    """Readers of all journals below a directory and one transactional producer."""
+
+    def __init__(self, config: ServiceConfig, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._config = config
+        self._sleep = sleep
+        self._readers: dict[str, JournalReader] = {}
+        self._producer: Producer | None = None
+        self._looked_s = 0.0
+        self._delivery: KafkaError | None = None
+        self.shipped = 0
+        self.stopping = False
+
+    def run(self) -> None:
+        """Ship until `stopping`. Raises `Fenced`, `Damage`."""
+        wait_s = 0.1
+        while not self.stopping:
+            try:
+                self._begin()
+                LOG.info("ready: publisher, %d journals", len(self._readers))
+                wait_s = 0.1
+                while not self.stopping:
+                    if not self.step():
+                        self._sleep(IDLE_S)
+            except ShippingFailed as error:
+                LOG.warning("shipping failed, beginning again: %s", error)
+                self._end()
+                self._sleep(wait_s)
+                wait_s = min(wait_s * 2, 5.0)
+        self._end()
+
+    def step(self) -> int:
+        """Ship what is there, at most a transaction's worth; how many records."""
+        self._look()
+        found: dict[str, list[Record]] = {}
+        left = RECORDS_MAX
+        for name, reader in self._readers.items():
+            records = reader.read(left) if left > 0 else []
+            if records:
+                found[name] = records
+                left -= len(records)
+        if found:
+            self._ship(found)
+            for name in found:
+                self._readers[name].ship()
+        count = sum(map(len, found.values()))
+        self.shipped += count
+        return count
+
+    def _ship(self, found: Mapping[str, list[Record]]) -> None:
+        producer, topics = self._producer, self._config.topics
+        if producer is None:
+            raise ShippingFailed("not connected")
+        try:
+            producer.begin_transaction()
+            for name, records in found.items():
+                for record in records:
+                    envelope = unpack(record.body)
+                    self._produce(topic_of(envelope.kind, topics), envelope.payload, envelope.key)
+                self._produce(topics.positions, _position(self._readers[name].position), name.encode())
+            self._commit(producer)
+        except KafkaException as error:
+            raise self._failure(error) from error
+        if self._delivery is not None:
+            raise ShippingFailed(str(self._delivery))
+
+    def _produce(self, topic: str, value: bytes, key: bytes) -> None:
+        producer = self._producer
+        if producer is None:
+            raise ShippingFailed("not connected")
+        while True:
+            try:
+                producer.produce(topic, value, key, on_delivery=self._note)
+            except BufferError:
+                producer.poll(0.05)
+            else:
+                return
+
+    def _note(self, error: KafkaError | None, _: Any) -> None:
+        self._delivery = self._delivery or error
+
+    def _commit(self, producer: Producer) -> None:
+        while True:
+            try:
+                producer.commit_transaction(10)
+            except KafkaException as error:
+                fault = error.args[0]
+                if not fault.retriable() or self.stopping:
+                    raise
+            else:
+                return
+
+    def _failure(self, error: KafkaException) -> Exception:
+        fault = error.args[0]
+        if fault.code() in (
+            KafkaError._FENCED,
+            KafkaError.PRODUCER_FENCED,
+            KafkaError.INVALID_PRODUCER_EPOCH,
+        ):
+            return Fenced(str(fault))
+        return ShippingFailed(str(fault))
+
+    def _begin(self) -> None:
+        """A fresh producer, fencing any other, and readers where the committed positions say."""
+        self._delivery = None
+        producer = Producer(
+            {
+                "bootstrap.servers": self._config.kafka,
+                "transactional.id": f"{self._config.topics.group}-publisher",
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "linger.ms": 1,
+                "compression.type": "lz4",
+                "log_level": 3,
+            }
+        )
+        try:
+            producer.init_transactions(30)
+            positions = committed_positions(self._config)
+        except KafkaException as error:
+            raise self._failure(error) from error
+        self._producer = producer
+        self._positions = positions
+        self._looked_s = 0.0
+        self._look()
+
+    def _look(self) -> None:
+        """Find journals that are new, and tails that dead workers left behind."""
+        now_s = time.monotonic()
+        if self._looked_s and now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = now_s
+        parent = Path(self._config.journal_dir)
+        known = {reader.directory for reader in self._readers.values()}
+        for directory in sorted(parent.glob("*/mark")) if parent.is_dir() else []:
+            adopt(directory.parent)
+            if directory.parent in known:
+                continue
+            name = journal_id(directory.parent)
+            if name is not None:
+                reader = JournalReader(directory.parent, self._positions.get(name))
+                reader.ship()
+                self._readers[name] = reader
+
+    def _end(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+        self._producer = None
+
+
+def adopt(directory: Path) -> None:
+    """Make a dead writer's last batch readable: it was durable, but its writer died before saying so."""
+    mark = Mark(directory)
+    segment, offset = mark.durable
+    mark.close()
+    path = directory / name_of(segment)
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        if read_batch_header(file.read(BATCH_HEADER.size), offset) is None:
+            return
+    try:
+        Journal(directory).close()
+    except (JournalBusy, JournalUnavailable):
+        return
+
+
+def committed_positions(config: ServiceConfig) -> dict[str, Position]:
+    """The newest committed position of every journal. Raises `KafkaException`."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": config.kafka,
+            "group.id": f"{config.topics.group}-publisher",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "log_level": 3,
+        }
+    )
+    found: dict[str, Position] = {}
+    try:
+        consumer.assign([TopicPartition(config.topics.positions, 0, 0)])
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            fault = message.error()
+            if fault is not None:
+                if fault.code() == KafkaError._PARTITION_EOF:
+                    return found
+                raise KafkaException(fault)
+            value = decode_json(message.value() or b"{}")
+            name = (message.key() or b"").decode()
+            found[name] = Position(
+                value["segment"], value["offset"], value["sequence"], bytes.fromhex(value["hash"])
+            )
+    finally:
+        consumer.close()
+    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the positions could not be read"))
+
+
+def _position(position: Position) -> bytes:
+    return encode_json(
+        {
+            "segment": position.segment,
+            "offset": position.offset,
+            "sequence": position.sequence,
+            "hash": position.hash.hex(),
+        }
+    )
+
+
+def main() -> int:
+    """Run until told to stop; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        publisher = Publisher(here())
+    except InvalidConfiguration as error:
+        LOG.error("%s", error)
+        return 2
+
+    def stop(*_: object) -> None:
+        publisher.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        publisher.run()
+    except Fenced as error:
+        LOG.error("stopped: another publisher took over: %s", error)
+        return EXIT_FENCED
+    except Damage as error:
+        LOG.error("stopped: the journal is damaged: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
