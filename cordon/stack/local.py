@@ -23,11 +23,9 @@ from cordon.stack.flink import Flink
 from cordon.stack.kafka import Kafka
 from cordon.stack.part import Part
 from cordon.stack.port import HOST, Ports
-from cordon.stack.probe import Healthy, JobsRunning, Probe, Running
+from cordon.stack.probe import All, Healthy, JobsRunning, Probe, Said
 from cordon.stack.valkey import Valkey
 
-# A process without an address to ask has settled when it has stayed up this long.
-SETTLED_S = 1.5
 USUAL_PORTS = {
     "valkey": 6379,
     "kafka": 9092,
@@ -178,7 +176,7 @@ def processes(
     jobs = Part(
         name="jobs",
         command=(str(flink.python.absolute()), "-m", "stream.jobs"),
-        probe=JobsRunning(flink.rest, options.jobs),
+        probe=All((Said("ready: jobs"), JobsRunning(flink.rest, options.jobs))),
         environment={**base, **flink.environment()},
         directory=root,
         needs=("valkey", "topics", "taskmanager"),
@@ -190,9 +188,9 @@ def processes(
         topics,
         jobs,
         replace(service, address=address),
-        process("door", "api.door", ("valkey", "topics"), Running(SETTLED_S)),
-        process("publisher", "api.publisher", ("topics",), Running(SETTLED_S)),
-        process("projector", "api.projector", ("topics",), Running(SETTLED_S)),
+        process("door", "api.door", ("valkey", "topics"), Said("ready: door")),
+        process("publisher", "api.publisher", ("topics",), Said("ready: publisher")),
+        process("projector", "api.projector", ("topics",), Said("ready: projector")),
     )
 
 

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 CONNECT_S = 0.5
@@ -16,11 +17,20 @@ ANSWER_S = 2.0
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start of a part: how long it runs, and where in its log file it began to write."""
+
+    running_s: float = 0.0
+    log: Path = Path("/dev/null")
+    log_start: int = 0
+
+
 class Probe(Protocol):
     """Whether a part serves; called repeatedly until it does."""
 
-    def ready(self, *, running_s: float) -> bool:
-        """`running_s`: seconds since the process was started. May block for two seconds."""
+    def ready(self, attempt: Attempt) -> bool:
+        """Whether this start of the part serves now. May block for two seconds."""
         ...
 
 
@@ -30,9 +40,9 @@ class Running:
 
     seconds: float = 1.0
 
-    def ready(self, *, running_s: float) -> bool:
+    def ready(self, attempt: Attempt) -> bool:
         """See `Probe`."""
-        return running_s >= self.seconds
+        return attempt.running_s >= self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ class Listening:
     host: str
     port: int
 
-    def ready(self, *, running_s: float) -> bool:
+    def ready(self, attempt: Attempt) -> bool:
         """See `Probe`."""
         try:
             socket.create_connection((self.host, self.port), CONNECT_S).close()
@@ -58,7 +68,7 @@ class Answering:
     host: str
     port: int
 
-    def ready(self, *, running_s: float) -> bool:
+    def ready(self, attempt: Attempt) -> bool:
         """See `Probe`."""
         try:
             with socket.create_connection((self.host, self.port), CONNECT_S) as connection:
@@ -75,7 +85,7 @@ class Healthy:
 
     url: str
 
-    def ready(self, *, running_s: float) -> bool:
+    def ready(self, attempt: Attempt) -> bool:
         """See `Probe`."""
         return fetch(self.url) is not None
 
@@ -86,10 +96,10 @@ class Broker:
 
     bootstrap: str
 
-    def ready(self, *, running_s: float) -> bool:
+    def ready(self, attempt: Attempt) -> bool:
         """See `Probe`."""
         host, _, port = self.bootstrap.partition(":")
-        if not Listening(host, int(port)).ready(running_s=running_s):
+        if not Listening(host, int(port)).ready(attempt):
             return False
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
@@ -111,12 +121,12 @@ class TaskManagers:
     rest: str
     count: int = 1
 
-    def ready(self, *, running_s: float) -> bool:
+    def ready(self, attempt: Attempt) -> bool:
         """See `Probe`."""
         answer = fetch(f"{self.rest}/taskmanagers")
         if not isinstance(answer, dict):
             return False
-        started_ms = (time.time() - running_s) * 1000
+        started_ms = (time.time() - attempt.running_s) * 1000
         # Despite its name, the field is the time of the last heartbeat, in epoch milliseconds.
         heard = [each for each in answer["taskmanagers"] if each["timeSinceLastHeartbeat"] > started_ms]
         return len(heard) >= self.count
@@ -129,7 +139,7 @@ class JobsRunning:
     rest: str
     count: int = 1
 
-    def ready(self, *, running_s: float) -> bool:
+    def ready(self, attempt: Attempt) -> bool:
         """See `Probe`."""
         overview = fetch(f"{self.rest}/jobs/overview")
         if not isinstance(overview, dict):
@@ -138,6 +148,33 @@ class JobsRunning:
         return len(running) >= self.count and all(
             job["tasks"]["running"] == job["tasks"]["total"] for job in running
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The part has written this text to its log since it was started."""
+
+    text: str
+
+    def ready(self, attempt: Attempt) -> bool:
+        """See `Probe`."""
+        try:
+            with attempt.log.open("rb") as log:
+                log.seek(attempt.log_start)
+                return self.text.encode() in log.read()
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every one of several probes."""
+
+    probes: tuple[Probe, ...]
+
+    def ready(self, attempt: Attempt) -> bool:
+        """See `Probe`."""
+        return all(probe.ready(attempt) for probe in self.probes)
 
 
 def fetch(url: str) -> Any:

@@ -23,6 +23,7 @@ from typing import Self
 
 from cordon.failure import Failure
 from cordon.stack.part import Part, PartStatus, State
+from cordon.stack.probe import Attempt
 from cordon.stack.process import Process
 
 STEP_S = 0.05
@@ -56,6 +57,7 @@ class Running:
     state: State = State.WAITING
     process: Process | None = None
     since_s: float = 0.0
+    log_start: int = 0
     deaths: int = 0
     exit_status: int | None = None
     retry_at_s: float = 0.0
@@ -211,6 +213,7 @@ class Stack:
         log = self.log(part.name)
         if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
             log.replace(log.with_suffix(".log.1"))
+        start = log.stat().st_size if log.exists() else 0
         directory = part.directory or self._directory
         directory.mkdir(parents=True, exist_ok=True)
         if shutil.which(part.command[0], path=self._environment.get("PATH")) is None:
@@ -224,18 +227,22 @@ class Stack:
             log=log,
         )
         running.since_s = now_s
+        running.log_start = start
         running.exit_status = None
         self._move(running, State.STARTING)
 
     def _probe(self, running: Running, now_s: float) -> None:
         part = running.part
-        if not part.once and part.probe.ready(running_s=now_s - running.since_s):
+        if not part.once and part.probe.ready(self._attempt(running, now_s)):
             running.since_s = now_s
             self._move(running, State.READY)
         elif now_s - running.since_s > part.start_timeout_s:
             running.why = f"not ready after {part.start_timeout_s:.0f} s"
             self._end(running)
             self._move(running, State.FAILED)
+
+    def _attempt(self, running: Running, now_s: float) -> Attempt:
+        return Attempt(now_s - running.since_s, self.log(running.part.name), running.log_start)
 
     def _notice_death(self, running: Running, now_s: float) -> None:
         if running.process is None or (status := running.process.exit_status()) is None:

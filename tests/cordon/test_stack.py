@@ -16,7 +16,7 @@ import redis
 
 from cordon.stack.part import Backoff, Part, State
 from cordon.stack.port import HOST, Ports, is_free
-from cordon.stack.probe import Answering, Listening, Running
+from cordon.stack.probe import Answering, Attempt, Listening, Running, Said
 from cordon.stack.process import Identity, start_time
 from cordon.stack.supervisor import PartFailed, Stack, UnknownPart, paused
 from cordon.stack.valkey import Valkey
@@ -102,6 +102,29 @@ def test_a_part_that_never_serves_fails_in_time(tmp_path: Path, ports: Ports):
         Stack([silent], tmp_path).start()
 
 
+def test_what_a_part_said_before_it_died_does_not_make_it_ready(tmp_path: Path):
+    # It speaks at the first start only, then dies once; the second start never says that it is ready.
+    text = f"""
+import pathlib, sys, time
+first = pathlib.Path({str(tmp_path / "first")!r})
+if not first.exists():
+    first.touch()
+    print("ready: part", flush=True)
+time.sleep(60)
+"""
+    part = Part(
+        name="part",
+        command=(PYTHON, "-S", "-c", text),
+        probe=Said("ready: part"),
+        backoff=Backoff(first_s=0.01),
+        start_timeout_s=1.0,
+    )
+    with Stack([part], tmp_path) as stack:
+        stack.kill("part")
+        with pytest.raises(PartFailed, match="part: not ready after 1 s"):
+            stack.wait_ready("part")
+
+
 def test_an_unknown_part_is_named_with_those_that_exist(tmp_path: Path):
     with pytest.raises(UnknownPart, match="no part is named kafak; there are: part"):
         Stack([script("")], tmp_path).pause("kafak")
@@ -185,9 +208,9 @@ def test_a_held_part_stays_down_until_it_is_started(make_stack, valkey_part: Par
 def test_a_paused_part_answers_again_afterwards(make_stack, valkey_part: Part, valkey_node: Valkey):
     stack = make_stack(valkey_part)
     with paused(stack, "valkey"):
-        assert not Answering(HOST, valkey_node.port).ready(running_s=0)
+        assert not Answering(HOST, valkey_node.port).ready(Attempt())
         assert state_of(stack, "valkey") is State.PAUSED
-    assert Answering(HOST, valkey_node.port).ready(running_s=0)
+    assert Answering(HOST, valkey_node.port).ready(Attempt())
 
 
 def test_data_outlives_a_kill(make_stack, valkey_part: Part, valkey_node: Valkey):
