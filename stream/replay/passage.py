@@ -7,12 +7,24 @@ from typing import Protocol
 
 import msgspec
 import redis
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from stream.replay.item import Item, Kind
 
 Partition = tuple[str, int]
+
+_PASSING = frozenset(
+    {
+        KafkaError._PARTITION_EOF,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""Errors of a broker that is starting or of a topic that was just made: asking again helps."""
 
 
 class NotPassed(RuntimeError):
@@ -90,14 +102,25 @@ class LoggedAndSeen:
         wanted = (self.topics.decisions, self.topics.labels, self.topics.events)
         missing = [topic for topic in wanted if topic not in known]
         if missing:
+            self._consumer.close()
             raise NotPassed(f"the broker has no topic {', '.join(missing)}")
         ends = []
         for topic in wanted:
             for partition in known[topic].partitions:
-                place = TopicPartition(topic, partition)
-                _, high = self._consumer.get_watermark_offsets(place, timeout=10)
-                ends.append(TopicPartition(topic, partition, high))
+                ends.append(TopicPartition(topic, partition, self._end(TopicPartition(topic, partition))))
         self._consumer.assign(ends)
+
+    def _end(self, place: TopicPartition) -> int:
+        """The next offset of a partition; a fresh topic's leader may not know yet that it is one."""
+        deadline = self.clock() + 10.0
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(place, timeout=10)[1]
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or self.clock() > deadline:
+                    self._consumer.close()
+                    raise NotPassed(f"{place.topic}: {error.args[0].str()}") from error
+                time.sleep(0.1)
 
     def wait(self, items: Iterable[Item]) -> None:
         """Blocks until all have passed. Raises `NotPassed`."""
@@ -130,7 +153,7 @@ class LoggedAndSeen:
         for message in self._consumer.consume(1_000, timeout=0.05):
             error = message.error()
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
+                if error.code() in _PASSING:
                     continue
                 raise NotPassed(f"{message.topic()}: {error}")
             name = msgspec.json.decode(message.value() or b"{}", type=_Record).id

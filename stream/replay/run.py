@@ -21,8 +21,11 @@ from stream.replay.progress import Bar
 @dataclass(frozen=True, slots=True)
 class Replay:
     """What is replayed, with what going wrong, how fast. `passage`: lockstep, waiting for Flink after each
-    conflict-free batch. Only messages with `since_ms` <= event time < `before_ms` are sent, so that one history
-    can be replayed in parts: labels of an earlier part's transactions come with the part that they fall in."""
+    conflict-free batch.
+
+    Only messages with `since_ms` <= event time < `before_ms` are sent, so that one history can be replayed in
+    parts: labels of an earlier part's transactions come with the part that they fall in.
+    """
 
     history: History
     injection: Injection = field(default_factory=Injection)

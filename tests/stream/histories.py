@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.schema import Entity, Field, Label, Schema
+from stream.replay.history import History
 
 PARCELS = Schema(
     name="parcels",
@@ -72,3 +73,17 @@ def write_returns(path: Path, rows: list[tuple[str, int, int]]) -> Path:
     }
     pq.write_table(pa.table(columns), path)
     return path
+
+
+def parcels(directory: Path, count: int, *, senders: int = 7) -> History:
+    """A parcel a second; every fifth is lost and reported at once, every third comes back."""
+    rows = [
+        parcel(n, n * 1_000, sender=n % senders, LOST=n % 5 == 0, LOST_AT=START_MS + n * 1_000 + 1)
+        for n in range(count)
+    ]
+    returns = [(f"e{n}", n, n * 1_000 + 2) for n in range(0, count, 3)]
+    return History(
+        write_parcels(directory / "parcels.parquet", rows, row_group=5_000),
+        PARCELS,
+        write_returns(directory / "returns.parquet", returns),
+    )
