@@ -1,0 +1,210 @@
+"""What an observed transaction costs a Valkey node, and what an entity's state weighs.
+
+    .venv/bin/python -m bench.store [--catalogue payments] [--cards 300] [--transactions 20000]
+
+Starts a node of its own, gives every card a hundred transactions in ninety days, then observes more in
+batches of 1, 16 and 64. CPU is the server's main thread (`INFO cpu`) and this process's own. Prints one
+JSON object.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from cordon.stack.port import Ports
+from cordon.stack.supervisor import Stack
+from cordon.stack.valkey import Valkey
+from features.catalogue import Catalogue, load
+from features.measure import Scalar
+from features.redis_store import connect
+from features.resp import Address, Connection
+from features.store import Arrival, OnlineStore, Target
+from features.tier import DAY
+
+START_MS = 19_700 * DAY
+DAYS = 90
+PER_CARD = 100
+# How many there are of an entity for each card; what is not named follows the card.
+SHARE = {"merchant": 0.3, "terminal": 0.5, "device": 1.2, "ip": 2.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--catalogue", default="payments")
+    parser.add_argument("--cards", type=int, default=300)
+    parser.add_argument("--transactions", type=int, default=20_000)
+    parser.add_argument("--entities", default="", help="names, separated by commas; all if empty")
+    options = parser.parse_args()
+    catalogue = load(options.catalogue)
+    entities = tuple(options.entities.split(",")) if options.entities else catalogue.entities
+    with tempfile.TemporaryDirectory() as name:
+        node = Valkey(Path(name) / "data", Ports().take())
+        with Stack([node.part()], Path(name)):
+            print(json.dumps(measure(node, catalogue, entities, options.cards, options.transactions)))
+
+
+def measure(
+    node: Valkey, catalogue: Catalogue, entities: tuple[str, ...], cards: int, transactions: int
+) -> dict[str, Any]:
+    """The figures as one object."""
+    url = f"unix://{node.socket}" if node.socket else node.url
+    store = connect(url, catalogue, "bench")
+    server = Connection(Address.parse(url))
+    server.call("CONFIG", "SET", "appendonly", "no")
+    rng = Random(1)
+    pace_ms = DAYS * DAY // (cards * PER_CARD)
+    events = purchases(catalogue, entities, cards, pace_ms, rng)
+    observe(store, events, cards * PER_CARD, 64)
+    results: dict[str, Any] = {}
+    for append_only in (False, True):
+        server.call("CONFIG", "SET", "appendonly", "yes" if append_only else "no")
+        settle(server)
+        for batch in (1, 16, 64):
+            busy_s, own_s, wall_s = server_cpu_s(server), time.process_time(), time.monotonic()
+            spent = observe(store, events, transactions, batch)
+            label = f"batch {batch}{', append-only file' if append_only else ''}"
+            results[label] = {
+                "server_us": per(server_cpu_s(server) - busy_s, transactions),
+                "client_us": per(time.process_time() - own_s - spent, transactions),
+                "wall_us": per(time.monotonic() - wall_s - spent, transactions),
+            }
+    store.close()
+    weights = bytes_per_entity(server, catalogue, entities)
+    version = info(server, "server")
+    server.close()
+    return {
+        "commit": commit(),
+        "machine": platform.processor() or platform.machine(),
+        "server": version.get("valkey_version", version["redis_version"]),
+        "catalogue": catalogue.name,
+        "entities_per_transaction": len(entities),
+        "cards": cards,
+        "transactions": transactions,
+        "cpu_us_per_transaction": results,
+        "state": weights,
+    }
+
+
+def purchases(
+    catalogue: Catalogue, entities: tuple[str, ...], cards: int, pace_ms: int, rng: Random
+) -> Iterator[Arrival]:
+    """Endless transactions, one every `pace_ms` of event time, cards in turn at random."""
+    number, time_ms = 0, START_MS
+    while True:
+        number, time_ms = number + 1, time_ms + pace_ms
+        card = rng.randrange(cards)
+        who = {name: str(card) for name in entities}
+        for name, share in SHARE.items():
+            # Half of the time the card's usual one.
+            usual = card if rng.random() < 0.5 else rng.randrange(cards)
+            who[name] = str(usual % max(1, int(cards * share)))
+        who["card_merchant"] = f"{card} {who['merchant']}"
+        amount = int(rng.lognormvariate(8, 1))
+        values: dict[str, Scalar] = {
+            "amount": amount,
+            "channel": rng.choice(["ecom", "pos"]),
+            "entry": "chip",
+        }
+        marks = {f: rng.randrange(1, 9) << 40 for f in catalogue.mark_fields}
+        marks["place"] = rng.randrange(2**30)
+        targets = tuple(
+            Target(
+                name,
+                blake2b(f"{name} {who[name]}".encode(), digest_size=16).hexdigest(),
+                catalogue.layouts[name].observation(number << 20 | 1, "transaction", time_ms, values, marks),
+            )
+            for name in entities
+        )
+        yield Arrival(f"tx:{number}", b"c" * 16, b"o" * 16, b"p" * 600, targets)
+
+
+def observe(store: OnlineStore, events: Iterator[Arrival], count: int, batch: int) -> float:
+    """Claim, observe and answer `count` events; seconds of own CPU spent on making them."""
+    making_s, left = 0.0, count
+    while left > 0:
+        started_s = time.process_time()
+        arrivals = [next(events) for _ in range(min(batch, left))]
+        making_s += time.process_time() - started_s
+        now_ms = time.time_ns() // 1_000_000
+        results = store.arrive(arrivals, now_ms=now_ms, deadline_ms=now_ms + 10_000)
+        assert all(len(r.states) == len(a.targets) for r, a in zip(results, arrivals, strict=True))
+        store.complete([(a.key, a.owner, b"a" * 1_500) for a in arrivals])
+        left -= len(arrivals)
+    return making_s
+
+
+def bytes_per_entity(
+    server: Connection, catalogue: Catalogue, entities: tuple[str, ...]
+) -> dict[str, dict[str, int]]:
+    """Mean bytes of an entity's state, and of the memory that its key takes in all."""
+    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    cursor = 0
+    while True:
+        reply = server.call("SCAN", cursor, "MATCH", f"*:s:{catalogue.state_fingerprint}", "COUNT", 1_000)
+        match reply:
+            case [bytes(after), [*keys]]:
+                for key in keys:
+                    assert isinstance(key, bytes)
+                    length, memory = server.call("STRLEN", key), server.call("MEMORY", "USAGE", key)
+                    assert isinstance(length, int)
+                    assert isinstance(memory, int)
+                    found[key.decode().split(":")[1]].append((length, memory))
+                cursor = int(after)
+        if cursor == 0:
+            break
+    return {
+        name: {
+            "keys": len(found[name]),
+            "bytes": sum(length for length, _ in found[name]) // len(found[name]),
+            "memory": sum(memory for _, memory in found[name]) // len(found[name]),
+        }
+        for name in entities
+    }
+
+
+def settle(server: Connection) -> None:
+    """Wait until the server has no rewrite in its background."""
+    while "aof_rewrite_in_progress:0" not in text(server, "persistence"):
+        time.sleep(0.1)
+
+
+def server_cpu_s(server: Connection) -> float:
+    """CPU seconds of the server's main thread so far."""
+    cpu = info(server, "cpu")
+    return float(cpu["used_cpu_user_main_thread"]) + float(cpu["used_cpu_sys_main_thread"])
+
+
+def info(server: Connection, section: str) -> dict[str, str]:
+    """One section of `INFO`."""
+    return dict(line.split(":", 1) for line in text(server, section).splitlines() if ":" in line)
+
+
+def text(server: Connection, section: str) -> str:
+    """One section of `INFO` as it comes."""
+    reply = server.call("INFO", section)
+    return reply.decode() if isinstance(reply, bytes) else ""
+
+
+def per(seconds: float, count: int) -> float:
+    """Microseconds each."""
+    return round(seconds / count * 1e6, 1)
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
