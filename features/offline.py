@@ -17,15 +17,12 @@ from numpy.typing import NDArray
 
 from features import sweep
 from features.catalogue import MAP_BOUND, Catalogue, Node
-from features.column import Numbers, Words
 from features.feature import Feature, FieldTerm, GapTerm, SeenTerm, SpeedTerm, Term, TileTerm
 from features.formula import CODES, Floats, Ints, apply_column
 from features.history import History
-from features.measure import Measure, Where
+from features.own import field_term
 from features.pseudonym import Pseudonyms
-from features.tier import DAY, HOUR
-
-Mask = NDArray[np.bool_]
+from features.reading import Reading
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,10 +86,10 @@ def columns(
     """The features one by one, as `(place in the vector, float64 column)`, in no particular order."""
     wanted = catalogue.features if features is None else features
     vector = Catalogue(catalogue.name, catalogue.schema, wanted)
-    source = _Source(history, exact, pseudonyms)
+    source = Reading(history, exact, pseudonyms)
     settled = _Settled(vector.nodes, vector.outputs)
     terms = {node.term: i for i, node in enumerate(vector.nodes) if node.term is not None}
-    own = {i: _field_term(history, t) for t, i in terms.items() if isinstance(t, FieldTerm)}
+    own = {i: field_term(history, t) for t, i in terms.items() if isinstance(t, FieldTerm)}
     yield from settled.add(own)
     entities = {e: {t: i for t, i in terms.items() if getattr(t, "entity", "") == e} for e in vector.entities}
 
@@ -147,98 +144,10 @@ class _Settled:
         return out
 
 
-class _Source:
-    """A history's timeline with what measures read of it, computed once."""
-
-    def __init__(self, history: History, exact: bool, pseudonyms: Pseudonyms | None) -> None:
-        self.history = history
-        self.exact = exact
-        self.pseudonyms = pseudonyms
-        self.timeline = history.timeline
-        self.asked = self.timeline.source == 0
-        self.by_time = self.timeline.by_time()
-        self._rows: dict[Any, Any] = {}
-
-    def numbers(self, name: str) -> tuple[Ints, Mask]:
-        """A summed field per event, and where it is absent; a lifecycle event has its own amount."""
-        column = self.history.fields[name]
-        assert isinstance(column, Numbers)
-        numbers = column.numbers.astype(np.int64)[self.timeline.row]
-        absent = column.absent[self.timeline.row]
-        if name == self.history.schema.amount:
-            lifecycle = (self.timeline.source > 0) & (self.timeline.source < len(self.timeline.sources) - 2)
-            numbers = np.where(lifecycle, self.timeline.amount, numbers)
-            absent = np.where(lifecycle, self.timeline.amount < 0, absent)
-        return numbers, absent
-
-    def kept(self, source: str, where: tuple[Where, ...]) -> Mask:
-        """Which events a measure or head keeps."""
-        key = (source, where)
-        if key not in self._rows:
-            mask = self.timeline.source == self.timeline.sources.index(source)
-            for condition in where:
-                mask &= self._holds(condition)
-            self._rows[key] = mask
-        found: Mask = self._rows[key]
-        return found
-
-    def _holds(self, where: Where) -> Mask:
-        column = self.history.fields[where.field]
-        if isinstance(column, Words):
-            wanted = np.array([w in where.values for w in column.words] + [False], np.bool_)
-            return wanted[column.numbers[self.timeline.row]]
-        if where.field == self.history.schema.amount:
-            numbers, absent = self.numbers(where.field)
-        else:
-            numbers, absent = column.numbers[self.timeline.row], column.absent[self.timeline.row]
-        wanted_numbers = [v for v in where.values if not isinstance(v, str)]
-        return np.isin(numbers, wanted_numbers) & ~absent
-
-    def deltas(self, measure: Measure) -> NDArray[np.uint64]:
-        """What each event adds to the measure's slot."""
-        kept = self.kept(measure.source, measure.where)
-        if measure.aggregate == "count":
-            return kept.astype(np.uint64)
-        numbers, absent = self.numbers(measure.field or "")
-        if measure.aggregate == "max":
-            numbers = numbers + 1
-        deltas = np.where(kept & ~absent, numbers, 0).astype(np.uint64)
-        return deltas * deltas if measure.aggregate == "sumsq" else deltas
-
-    def marks(self, name: str) -> Ints:
-        """The remembered value of each transaction, positive; 0 elsewhere."""
-        column = self.history.fields[name]
-        codes = column.codes()
-        if self.pseudonyms is not None:
-            words = self._texts(name)
-            table = np.array([*(self.pseudonyms.mark(name, w) for w in words), 0], np.int64)
-            codes = table[codes] - 1
-        return np.where(self.asked, codes[self.timeline.row] + 1, 0)
-
-    def _texts(self, name: str) -> list[str]:
-        column = self.history.fields[name]
-        if isinstance(column, Words):
-            return list(column.words)
-        codes = column.codes()
-        _, first = np.unique(codes, return_index=True)
-        return [repr(column.value(int(row))) for row in first if codes[row] >= 0]
-
-    def places(self) -> Ints:
-        """The grid cell of each transaction (`measure.place_of`), 0 elsewhere."""
-        schema = self.history.schema
-        north, east = self.history.fields[schema.latitude or ""], self.history.fields[schema.longitude or ""]
-        assert isinstance(north, Numbers)
-        assert isinstance(east, Numbers)
-        row = np.clip(((north.numbers + 90.0) * 100.0 + 0.5).astype(np.int64), 0, 18_000)
-        column = np.clip(((east.numbers + 180.0) * 100.0 + 0.5).astype(np.int64), 0, 36_000)
-        cell = np.where(north.absent | east.absent, 0, row * 36_001 + column + 1)
-        return np.where(self.asked, cell[self.timeline.row], 0)
-
-
 class _Entity:
     """All events of one kind of entity, grouped, in order of arrival."""
 
-    def __init__(self, source: _Source, entity: str, order: Arrivals | None) -> None:
+    def __init__(self, source: Reading, entity: str, order: Arrivals | None) -> None:
         self.source = source
         codes = source.history.entity(entity)
         groups = int(codes.max(initial=-1)) + 1
@@ -332,50 +241,3 @@ class _Entity:
         out = np.full(len(self.source.history), np.nan)
         out[self.rows] = column
         return out
-
-
-def _field_term(history: History, term: FieldTerm) -> Floats:
-    """A number of the event itself, per row; NaN where absent."""
-    local_ms = history.time_ms + term.offset_ms
-    if term.kind == "hour":
-        return (local_ms // HOUR % 24).astype(np.float64)
-    if term.kind == "weekday":
-        return ((local_ms // DAY + 3) % 7).astype(np.float64)
-    if term.kind == "time_of_day":
-        return local_ms % DAY / HOUR
-    column = history.fields[term.field]
-    absent = column.codes() < 0 if isinstance(column, Words) else column.absent
-    if term.kind == "present":
-        return (~absent).astype(np.float64)
-    if term.kind == "reference":
-        known = dict(term.table.values) if term.table is not None else {}
-        return _look_up(column, known)
-    if term.kind == "mismatch":
-        return _mismatch(column, history.fields[term.other])
-    if isinstance(column, Words):
-        values = history.schema.by_name[term.field].values
-        return _look_up(column, {w: float(i) for i, w in enumerate(values)})
-    return np.where(absent, np.nan, column.numbers.astype(np.float64))
-
-
-def _look_up(column: Words | Numbers, known: Mapping[str, float]) -> Floats:
-    codes = column.codes()
-    if isinstance(column, Words):
-        words = list(column.words)
-    else:
-        _, first = np.unique(codes, return_index=True)
-        words = [str(column.value(int(row))) for row in first if codes[row] >= 0]
-    table = np.array([*(known.get(w, np.nan) for w in words), np.nan], np.float64)
-    return table[codes]
-
-
-def _mismatch(a: Words | Numbers, b: Words | Numbers) -> Floats:
-    if isinstance(a, Words) and isinstance(b, Words):
-        places = {word: i for i, word in enumerate(a.words)}
-        other = np.array([*(places.get(w, -2) for w in b.words), -1], np.int64)[b.numbers]
-        absent = (a.numbers < 0) | (b.numbers < 0)
-        return np.where(absent, np.nan, (a.numbers != other).astype(np.float64))
-    if isinstance(a, Numbers) and isinstance(b, Numbers):
-        return np.where(a.absent | b.absent, np.nan, (a.numbers != b.numbers).astype(np.float64))
-    absent = (a.codes() < 0) | (b.codes() < 0)
-    return np.where(absent, np.nan, 1.0)
