@@ -84,6 +84,7 @@ class Installation:
         keys = Keys(TENANT, self.catalogue.state_fingerprint)
         for (entity, pseudonym), value in expected_states(self.catalogue, self.log).items():
             held = self.client.get(keys.state(entity, pseudonym))
+            assert not isinstance(held, str)
             if held != value:
                 layout = self.catalogue.layouts[entity]
                 return f"{entity}: {State.decode(layout, held)} instead of {State.decode(layout, value)}"
