@@ -16,7 +16,7 @@ import redis
 
 from cordon.stack.part import Backoff, Part, State
 from cordon.stack.port import HOST, Ports, is_free
-from cordon.stack.probe import Answering, Attempt, Listening, Running, Said
+from cordon.stack.probe import Answering, Attempt, Listening, Probe, Running, Said
 from cordon.stack.process import Identity, start_time
 from cordon.stack.supervisor import PartFailed, Stack, UnknownPart, paused
 from cordon.stack.valkey import Valkey
@@ -24,8 +24,12 @@ from cordon.stack.valkey import Valkey
 PYTHON = sys.executable
 
 
-def script(text: str, name: str = "part", **options) -> Part:
-    return Part(name=name, command=(PYTHON, "-S", "-c", text), probe=Running(0.1), **options)
+UP = Running(0.1)
+SILENT = Said("a word that is never said")
+
+
+def script(text: str, name: str = "part", probe: Probe = UP, **options) -> Part:
+    return Part(name=name, command=(PYTHON, "-S", "-c", text), probe=probe, **options)
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -72,14 +76,16 @@ def test_a_task_that_ends_well_is_done_and_lets_others_start(tmp_path: Path):
 
 
 def test_a_part_that_does_not_start_fails_with_the_tail_of_its_log(tmp_path: Path):
-    broken = script("raise SystemExit('no such table: cards')", backoff=Backoff(first_s=0.01, deaths_max=1))
+    broken = script(
+        "raise SystemExit('no such table: cards')", probe=SILENT, backoff=Backoff(first_s=0.01, deaths_max=1)
+    )
     with pytest.raises(PartFailed, match=r"(?s)part: ended with status 1; log: .*no such table: cards"):
         Stack([broken], tmp_path).start()
 
 
 def test_a_failed_start_stops_the_other_parts(tmp_path: Path):
     well = script("import time; time.sleep(60)", "well")
-    broken = script("raise SystemExit(3)", "broken", needs=("well",), backoff=Backoff(deaths_max=0))
+    broken = script("raise SystemExit(3)", "broken", SILENT, needs=("well",), backoff=Backoff(deaths_max=0))
     stack = Stack([well, broken], tmp_path)
     with pytest.raises(PartFailed):
         stack.start()
