@@ -1,12 +1,14 @@
 """A history on disk as messages: Parquet in, three streams out, each in event-time order.
 
-What can go wrong, and what the caller does about it:
+Columns are read by `features.column`, so that a replay sends what training reads. What can go wrong, and what
+the caller does about it:
 
-* `HistoryError`   the file and the schema do not fit: correct one of them, nothing else helps
+* `InvalidHistory`   the file and the schema do not fit: correct one of them, nothing else helps
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.column import Column, InvalidHistory, Words, read_column, read_ids, read_times
+from features.measure import Scalar
 from features.schema import Field, Schema
 from stream.replay.item import Item, Kind
 
 _BATCH_ROWS = 16_384
 _EVENT_COLUMNS = ("event_id", "transaction_id", "time", "kind")
-
-
-class HistoryError(ValueError):
-    """The file lacks what the schema needs, or holds what cannot be read as it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +58,21 @@ class Extent:
 
 
 def open_history(path: Path) -> pq.ParquetFile:
-    """The file. Raises `HistoryError`."""
+    """The file. Raises `InvalidHistory`."""
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise HistoryError(f"{path}: {error}") from None
+        raise InvalidHistory(f"{path}: {error}") from None
 
 
 def extent(history: History) -> Extent:
-    """Reads the time column once. Raises `HistoryError`."""
+    """Reads the time column once. Raises `InvalidHistory`."""
     file = open_history(history.transactions)
     column = _time_column(history.schema)
     _require(file, history.transactions, [column])
     count, first, last, ordered, previous = 0, 2**62, -(2**62), True, -(2**62)
     for batch in file.iter_batches(_BATCH_ROWS * 4, columns=[column]):
-        times = epoch_ms(batch.column(0)).to_numpy(zero_copy_only=False)
+        times = read_times(pa.table(batch), column)
         inside = times[_inside(history, times)]
         if len(inside):
             ordered &= bool(inside[0] >= previous) and bool((np.diff(inside) >= 0).all())
@@ -80,7 +80,7 @@ def extent(history: History) -> Extent:
             count += len(inside)
             first, last = min(first, int(inside.min())), max(last, int(inside.max()))
     if not count:
-        raise HistoryError(f"{history.transactions}: no transaction between the bounds")
+        raise InvalidHistory(f"{history.transactions}: no transaction between the bounds")
     return Extent(count, first, last, ordered)
 
 
@@ -97,9 +97,9 @@ def transactions(history: History, known: Extent, *, entities: bool = False) -> 
     encode = msgspec.json.Encoder().encode
     names = (schema.id, schema.time, *(field.name for field in fields))
     primary = schema.entity(schema.primary).fields
-    for batch in _batches(file, columns, time_column, history, known):
-        values = [text(batch.column(id_column)).to_pylist(), epoch_ms(batch.column(time_column)).to_pylist()]
-        values += [payload_column(field, schema, batch.column(field.source)) for field in fields]
+    for table in _tables(file, columns, time_column, history, known):
+        values = [read_ids(table, id_column).tolist(), read_times(table, time_column).tolist()]
+        values += [plain(read_column(table, field, schema)) for field in fields]
         for row in zip(*values, strict=True):
             body = {name: value for name, value in zip(names, row, strict=True) if value is not None}
             key = _key([body.get(name) for name in primary])
@@ -114,35 +114,46 @@ def labels(history: History, known: Extent) -> Iterator[Item]:
     if label is None:
         return
     file = open_history(history.transactions)
-    primary = [schema.by_name[name].source for name in schema.entity(schema.primary).fields]
     own_time = label.time_column if history.label_delay_ms is None else None
     delay = schema.label_delay_ms if history.label_delay_ms is None else history.label_delay_ms
     id_column, time_column = schema.id_column or schema.id, _time_column(schema)
-    marks = [own_time, label.withdrawn_column] if own_time else [label.column]
-    columns = [id_column, time_column, *primary, *(mark for mark in marks if mark)]
+    primary = [schema.by_name[name] for name in schema.entity(schema.primary).fields]
+    marks = [label.column, own_time, label.withdrawn_column if own_time else None]
+    columns = [
+        id_column,
+        time_column,
+        *(field.source for field in primary),
+        *(mark for mark in marks if mark),
+    ]
     _require(file, history.transactions, columns)
     until = known.last_ms + 1 if history.until_ms is None else history.until_ms
-    known_labels: list[tuple[int, str, bytes, bool]] = []
+    found: list[tuple[int, bool, str, bytes]] = []
     for batch in file.iter_batches(_BATCH_ROWS * 4, columns=list(dict.fromkeys(columns))):
         table = pa.table(batch)
-        wanted = table[own_time].is_valid() if own_time else pc.cast(table[label.column], pa.bool_())
-        table = table.filter(pc.fill_null(wanted, False))
-        times = epoch_ms(table[time_column]).to_numpy()
-        table = table.filter(pa.array(_inside(history, times)))
-        times = epoch_ms(table[time_column]).to_numpy()
-        ids = text(table[id_column]).to_pylist()
-        keys = [_key(row) for row in zip(*(text(table[name]).to_pylist() for name in primary), strict=True)]
-        at = epoch_ms(table[own_time]).to_numpy() if own_time else times + delay
-        at = np.maximum(at, times + 1).tolist()
-        known_labels += [(at[i], ids[i], keys[i], True) for i in range(len(ids))]
+        fraud = np.array(plain(read_column(table, Field(label.column, "boolean"), schema)), object) == True  # noqa: E712
+        if own_time:
+            disputed = label.withdrawn_column is not None
+            wanted = table[own_time].is_valid().to_numpy() & (disputed | fraud)
+        else:
+            wanted = fraud
+        table = table.filter(pa.array(wanted & _inside(history, read_times(table, time_column))))
+        times, ids = read_times(table, time_column), read_ids(table, id_column).tolist()
+        keys = [
+            _key(row)
+            for row in zip(*(plain(read_column(table, field, schema)) for field in primary), strict=True)
+        ]
+        at = read_times(table, own_time) if own_time else times + delay
+        at = np.maximum(at, times + 1)
+        found += zip(at.tolist(), [False] * len(ids), ids, keys, strict=True)
         if own_time and label.withdrawn_column:
-            for i, back in enumerate(epoch_ms(table[label.withdrawn_column]).to_pylist()):
-                if back is not None:
-                    known_labels.append((max(back, at[i] + 1), ids[i], keys[i], False))
-    known_labels.sort(key=lambda entry: entry[0])
-    for at_ms, transaction_id, key, fraud in known_labels:
+            back = read_times(table, label.withdrawn_column, absent=-1)
+            rows = np.flatnonzero(back >= 0)
+            later = np.maximum(back, at + 1)[rows].tolist()
+            found += [(later[n], True, ids[row], keys[row]) for n, row in enumerate(rows.tolist())]
+    found.sort(key=itemgetter(0, 1))
+    for at_ms, withdrawn, transaction_id, key in found:
         if at_ms < until:
-            yield label_item(at_ms, transaction_id, key, fraud)
+            yield label_item(at_ms, transaction_id, key, not withdrawn)
 
 
 def label_item(time_ms: int, transaction_id: str, key: bytes, fraud: bool) -> Item:
@@ -160,32 +171,33 @@ def events(history: History, known: Extent) -> Iterator[Item]:
     schema = history.schema
     file = open_history(history.events)
     _require(file, history.events, _EVENT_COLUMNS)
-    primary = [schema.by_name[name].source for name in schema.entity(schema.primary).fields]
-    own = {"transaction_time", *primary} <= set(file.schema_arrow.names)
-    times = epoch_ms(file.read(columns=["time"])["time"]).to_numpy()
+    primary = [schema.by_name[name] for name in schema.entity(schema.primary).fields]
+    own = {"transaction_time", *(field.source for field in primary)} <= set(file.schema_arrow.names)
+    times = read_times(file.read(columns=["time"]), "time")
     if own and bool((np.diff(times) >= 0).all()):
-        batches: Iterator[Any] = (pa.table(batch) for batch in file.iter_batches(_BATCH_ROWS))
+        tables: Iterator[Any] = (pa.table(batch) for batch in file.iter_batches(_BATCH_ROWS))
     else:
         joined = file.read() if own else _join(history, file.read(), primary)
-        batches = iter([joined.take(pa.array(np.argsort(times, kind="stable")))])
+        tables = iter([joined.take(pa.array(np.argsort(times, kind="stable")))])
     until = known.last_ms + 1 if history.until_ms is None else history.until_ms
     encode = msgspec.json.Encoder().encode
-    for table in batches:
-        inside = _inside(history, epoch_ms(table["transaction_time"]).to_numpy())
-        table = table.filter(pa.array(inside & (epoch_ms(table["time"]).to_numpy() < until)))
-        amounts = table["amount"].to_pylist() if "amount" in table.column_names else [None] * len(table)
-        keys = zip(*(text(table[name]).to_pylist() for name in primary), strict=True)
-        columns = [
-            text(table["event_id"]),
-            text(table["transaction_id"]),
-            epoch_ms(table["time"]),
-            table["kind"],
+    kinds, amount = (
+        Field("kind", "category", required=True, values=schema.lifecycle),
+        Field("amount", "amount"),
+    )
+    for table in tables:
+        inside = _inside(history, read_times(table, "transaction_time"))
+        table = table.filter(pa.array(inside & (read_times(table, "time") < until)))
+        names = (read_ids(table, "event_id"), read_ids(table, "transaction_id"), read_times(table, "time"))
+        columns = [column.tolist() for column in names] + [
+            plain(read_column(table, kinds, schema)),
+            plain(read_column(table, amount, schema, scale=1)),
         ]
-        rows = zip(*(column.to_pylist() for column in columns), amounts, keys, strict=True)
-        for event_id, transaction_id, time_ms, kind, amount, key in rows:
+        keys = zip(*(plain(read_column(table, field, schema)) for field in primary), strict=True)
+        for event_id, transaction_id, time_ms, kind, paid, key in zip(*columns, keys, strict=True):
             body = {"event_id": event_id, "transaction_id": transaction_id, "time": time_ms, "kind": kind}
-            if amount is not None:
-                body["amount"] = int(amount)
+            if paid is not None:
+                body["amount"] = paid
             yield Item(time_ms, "event", event_id, transaction_id, _key(key), encode(body))
 
 
@@ -197,57 +209,36 @@ def typed(item: Item) -> bytes:
     return b'{"type":"' + kind.encode() + b'",' + item.body[1:]
 
 
-def epoch_ms(column: Any) -> Any:
-    """A column of times as int64 epoch milliseconds: timestamps (UTC where they name no zone) or integers
-    that are milliseconds already. Raises `HistoryError`."""
-    if pa.types.is_timestamp(column.type):
-        return pc.cast(pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False), pa.int64())
-    if pa.types.is_date(column.type):
-        return pc.cast(pc.cast(column, pa.timestamp("ms")), pa.int64())
-    if pa.types.is_integer(column.type):
-        return pc.cast(column, pa.int64())
-    raise HistoryError(f"times are {column.type}; write timestamps or epoch milliseconds")
+def plain(column: Column) -> list[Scalar]:
+    """The values of a column as a payload carries them, None where absent."""
+    if isinstance(column, Words):
+        words = (*column.words, None)  # the code of an absent one is -1
+        return [words[code] for code in column.numbers.tolist()]
+    values: list[Scalar] = column.numbers.tolist()
+    if column.kind == "boolean":
+        values = [bool(value) for value in values]
+    for row in np.flatnonzero(column.absent).tolist():
+        values[row] = None
+    return values
 
 
-def text(column: Any) -> Any:
-    """A column of ids as strings. Raises `HistoryError` for floating point numbers."""
-    if pa.types.is_floating(column.type):
-        raise HistoryError("ids are floating point numbers; write integers or strings")
-    return pc.cast(column, pa.string())
-
-
-def payload_column(field: Field, schema: Schema, column: Any) -> Sequence[Any]:
-    """The values of a field as a payload carries them; absent ones None.
-
-    Amounts are multiplied by the schema's scale and rounded half to even; NaN is absent.
-    """
-    if field.kind in ("text", "category"):
-        return list(text(column).to_pylist())
-    if field.kind == "boolean":
-        return list(pc.cast(column, pa.bool_()).to_pylist())
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_finite(column), column, None)
-    if field.kind == "number":
-        return list(pc.cast(column, pa.float64()).to_pylist())
-    if field.kind == "amount" and (schema.amount_scale != 1 or not pa.types.is_integer(column.type)):
-        column = pc.round(
-            pc.multiply(pc.cast(column, pa.float64()), float(schema.amount_scale)), round_mode="half_to_even"
-        )
-    return list(pc.cast(column, pa.int64()).to_pylist())
-
-
-def _batches(
+def _tables(
     file: pq.ParquetFile, columns: list[str], time_column: str, history: History, known: Extent
 ) -> Iterator[Any]:
     if known.ordered:
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-            inside = _inside(history, epoch_ms(batch.column(time_column)).to_numpy(zero_copy_only=False))
-            yield batch if inside.all() else batch.filter(pa.array(inside))
+            table = pa.table(batch)
+            inside = _inside(history, read_times(table, time_column))
+            if inside.any():
+                yield table if inside.all() else table.filter(pa.array(inside))
         return
     table = file.read(columns=columns)
-    times = epoch_ms(table[time_column]).to_numpy()
+    times = read_times(table, time_column)
     order = np.argsort(times, kind="stable")
-    yield from table.take(pa.array(order[_inside(history, times[order])])).to_batches(_BATCH_ROWS)
+    yield from (
+        pa.table(part)
+        for part in table.take(pa.array(order[_inside(history, times[order])])).to_batches(_BATCH_ROWS)
+    )
 
 
 def _inside(history: History, times: Any) -> Any:
@@ -273,20 +264,23 @@ def _entities(schema: Schema, body: dict[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _join(history: History, table: pa.Table, primary: list[str]) -> pa.Table:
-    id_column, time_column = history.schema.id_column or history.schema.id, _time_column(history.schema)
-    owners = open_history(history.transactions).read(columns=[id_column, time_column, *primary])
-    place = pc.index_in(text(table["transaction_id"]), value_set=text(owners[id_column]).combine_chunks())
+def _join(history: History, table: pa.Table, primary: list[Field]) -> pa.Table:
+    schema = history.schema
+    id_column, time_column = schema.id_column or schema.id, _time_column(schema)
+    columns = list(dict.fromkeys([id_column, time_column, *(field.source for field in primary)]))
+    owners = open_history(history.transactions).read(columns=columns)
+    ids = pa.array(read_ids(owners, id_column), pa.string())
+    place = pc.index_in(pa.array(read_ids(table, "transaction_id"), pa.string()), value_set=ids)
     if place.null_count:
-        raise HistoryError(f"{history.events}: {place.null_count} events of unknown transactions")
+        raise InvalidHistory(f"{history.events}: {place.null_count} events of unknown transactions")
     owners = owners.take(place)
-    for name in primary:
-        table = table.append_column(name, owners[name])
-    return table.append_column("transaction_time", epoch_ms(owners[time_column]))
+    for field in primary:
+        table = table.append_column(field.source, owners[field.source])
+    return table.append_column("transaction_time", pa.array(read_times(owners, time_column)))
 
 
 def _require(file: pq.ParquetFile, path: Path, columns: Sequence[str]) -> None:
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:
         there = ", ".join(file.schema_arrow.names)
-        raise HistoryError(f"{path}: no column {', '.join(map(repr, missing))}; there are {there}")
+        raise InvalidHistory(f"{path}: no column {', '.join(map(repr, missing))}; there are {there}")

@@ -9,11 +9,12 @@ from stream.replay.item import Item
 
 
 def merged(history: History, known: Extent, *, entities: bool = False) -> Iterator[Item]:
-    """Everything of a history by event time. At the same millisecond labels come first, then lifecycle
-    events, then transactions in file order: what has become known by then is known to the decision."""
+    """Everything of a history by event time. At the same millisecond transactions come first, in file order,
+    then lifecycle events, then labels: the order that `features.history` gives a history without running
+    numbers, so that a tie means the same in training and in a replay."""
     return merge(
-        labels(history, known),
-        events(history, known),
         transactions(history, known, entities=entities),
+        events(history, known),
+        labels(history, known),
         key=itemgetter(0),
     )

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from features.library import parse_watermark
 from stream.replay.item import Item, Kind
 
 Partition = tuple[str, int]
@@ -58,16 +59,6 @@ class _Record(msgspec.Struct):
 def passed(watermark: Mapping[Partition, int], positions: Mapping[Partition, int]) -> bool:
     """Whether the watermark (next offset per partition) is past every position (offset of a record)."""
     return all(watermark.get(partition, 0) > offset for partition, offset in positions.items())
-
-
-def parse_watermark(fields: Mapping[str, str]) -> dict[Partition, int]:
-    """The stored hash, `<topic>:<partition>` to `<generation> <next offset> <event ms> <wall ms>`."""
-    read: dict[Partition, int] = {}
-    for name, value in fields.items():
-        topic, _, partition = name.rpartition(":")
-        if topic and partition.isdigit():
-            read[topic, int(partition)] = int(value.split(" ")[1])
-    return read
 
 
 @dataclass(slots=True)
@@ -161,9 +152,6 @@ class LoggedAndSeen:
             self._found[message.topic() or "", name] = place
 
     def _watermark(self) -> dict[Partition, int]:
-        raw = self.store.hgetall(self.watermark_key)
-        return parse_watermark({_string(name): _string(value) for name, value in raw.items()})
-
-
-def _string(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+        """The next offset that Flink has still to read, per partition."""
+        raw = cast("dict[bytes, bytes]", self.store.hgetall(self.watermark_key))
+        return {place: following for place, (_, following, _, _) in parse_watermark(raw).items()}

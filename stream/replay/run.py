@@ -65,7 +65,7 @@ def within(
 def to_kafka(replay: Replay, door: KafkaDoor, *, clock: Callable[[], float] = time.monotonic) -> Manifest:
     """Replays into the Kafka door and returns what was sent.
 
-    Blocks until everything is delivered. Raises `HistoryError`, `Undelivered`, `NotPassed`.
+    Blocks until everything is delivered. Raises `InvalidHistory`, `Undelivered`, `NotPassed`.
     """
     known, manifest = extent(replay.history), Manifest()
     entities: dict[str, tuple[str, ...]] = {}
@@ -102,7 +102,7 @@ async def to_http(
 ) -> Manifest:
     """Replays into the HTTP door and returns what was sent and answered.
 
-    Raises `HistoryError`, `DoorRefused`, `NotPassed`.
+    Raises `InvalidHistory`, `DoorRefused`, `NotPassed`.
     """
     known, manifest = extent(replay.history), Manifest()
     entities: dict[str, tuple[str, ...]] = {}

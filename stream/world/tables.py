@@ -2,7 +2,9 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from features.rates import rates
 from stream.world.ground import ECOM, Ground
 from stream.world.labels import UNKNOWN
 from stream.world.lifecycle import Lifecycle
@@ -139,8 +141,16 @@ def event_table(life: Lifecycle, transactions: pa.Table, seed: int) -> pa.Table:
         ids,
         pa.array(life.time),
         _words(EVENT_KINDS, life.kind),
-        pa.array(life.amount, pa.int64(), mask=life.amount < 0),
+        pa.array(_base_amounts(life.amount, transactions["currency"].take(row)), mask=life.amount < 0),
         times,
         cards,
     ]
     return pa.Table.from_arrays(arrays, schema=EVENTS)
+
+
+def _base_amounts(amount: Array, currency: pa.ChunkedArray) -> Array:
+    """Amounts of events are in minor units of the base currency, as the door expects them."""
+    factors = rates("EUR").factors
+    place = pc.index_in(currency.combine_chunks(), value_set=pa.array(CURRENCIES)).to_numpy()
+    factor = np.array([float(factors[name]) for name in CURRENCIES])[place]
+    return np.where(amount < 0, amount, np.maximum(np.rint(amount * factor), 1)).astype(np.int64)

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from features import load
-from stream.replay.history import History, HistoryError, extent, labels, transactions, typed
+from features.column import InvalidHistory
+from stream.replay.history import History, extent, labels, transactions, typed
 from stream.replay.merge import merged
 from stream.world.spec import WorldSpec
 from stream.world.tables import TRUTH
@@ -72,22 +73,19 @@ def test_a_fixed_delay_takes_the_place_of_the_label_times(tmp_path):
     assert found == [("1", 100), ("2", 110)]
 
 
-def test_labels_come_before_events_before_transactions_of_the_same_millisecond(tmp_path):
-    #        0     10    20            labels and events of parcel 1 at the moment of parcel 3
+def test_at_the_same_millisecond_transactions_come_before_events_before_labels(tmp_path):
+    #        0     10    20            the label and the event of parcel 1 at the moment of parcel 3
     #        1     2     3
-    #                    L1 E1
+    #                    E1 L1
     rows = [parcel(1, 0, LOST=True, LOST_AT=START_MS + 20), parcel(2, 10), parcel(3, 20)]
-    history = History(
-        write_parcels(tmp_path / "p.parquet", rows),
-        PARCELS,
-        write_returns(tmp_path / "e.parquet", [("e1", 1, 20)]),
-    )
+    events = write_returns(tmp_path / "e.parquet", [("e1", 1, 20)])
+    history = History(write_parcels(tmp_path / "p.parquet", rows), PARCELS, events)
     assert [(item.kind, item.transaction_id) for item in read(history)] == [
         ("transaction", "1"),
         ("transaction", "2"),
-        ("label", "1"),
-        ("event", "1"),
         ("transaction", "3"),
+        ("event", "1"),
+        ("label", "1"),
     ]
 
 
@@ -129,9 +127,9 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
     row = parcel(1, 0)
     del row["FROM"]
     history = History(write_parcels(tmp_path / "p.parquet", [row]), PARCELS)
-    with pytest.raises(HistoryError, match=r"no column 'FROM'; there are PARCEL, POSTED"):
+    with pytest.raises(InvalidHistory, match=r"no column 'FROM'; there are PARCEL, POSTED"):
         read(history)
-    with pytest.raises(HistoryError, match="nowhere"):
+    with pytest.raises(InvalidHistory, match="nowhere"):
         extent(History(Path("nowhere.parquet"), PARCELS))
 
 
