@@ -20,7 +20,7 @@ class BoosterParameters:
     the top of the amounts.
     """
 
-    rounds: int = 300
+    rounds: int = 200
     eta: float = 0.05
     max_depth: int = 5
     max_bin: int = 1024

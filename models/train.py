@@ -69,7 +69,7 @@ class TrainingPlan:
     members: tuple[MemberPlan, ...] = MEMBERS
     costs: Costs = COSTS
     seed: int = 1
-    chain_genuine_max: int = 150_000
+    chain_genuine_max: int = 60_000
     """Genuine rows per out-of-fold member; the refit sees all of them."""
 
 
