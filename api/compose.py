@@ -147,7 +147,6 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Par
     limits = Limits(
         deadline_ms=config.redis_timeout_ms,
         backlog_max=config.backlog_max,
-        event_clock=config.event_clock,
         lateness_ms=config.lateness_ms,
         future_skew_ms=config.future_skew_ms,
     )

@@ -30,7 +30,6 @@ from features.store import Observed, OnlineStore, Status, StoreUnavailable
 
 ABANDONED_AFTER_MS: Final = 60_000
 UNFINISHED_MAX: Final = 10_000
-EVENT_CLOCK_MS: Final = 2**53
 
 
 class QueryStoreUnavailable(Exception):
@@ -48,13 +47,12 @@ class Past(Protocol):
 class Limits:
     """`deadline_ms`: of one call to the store. `backlog_max`: unshipped records of the journal.
     `record_within_ms`: a batch that takes longer than this from claim to journal is given up, well before
-    others may take its claims over. `event_clock`: replays of history, no check against the wall clock.
+    others may take its claims over.
     `lateness_ms`, `future_skew_ms`: instead of the schema's own."""
 
     deadline_ms: int = 250
     backlog_max: int = 2_000_000
     record_within_ms: int = 1_000
-    event_clock: bool = False
     lateness_ms: int | None = None
     future_skew_ms: int | None = None
 
@@ -159,9 +157,8 @@ class Engine:
 
     def _check_time(self, event: Transaction | LabelEvent | LifecycleEvent, now_ms: int) -> None:
         """Raises `InvalidEvent`; an event that was claimed before is not late but repeated."""
-        clock_ms = EVENT_CLOCK_MS if self.limits.event_clock else now_ms
         try:
-            check_time(self._accepts, event.time_ms, newest_ms=self._newest_ms, now_ms=clock_ms)
+            check_time(self._accepts, event.time_ms, newest_ms=self._newest_ms, now_ms=now_ms)
         except InvalidEvent as error:
             if error.code != "late" or not self._claimed(_key(event)):
                 raise
