@@ -125,6 +125,7 @@ def run(plan: Plan, directory: Path, say: Callable[[str], None]) -> Outcome:
     overrides: dict[str, Any] = {
         "catalogue": {"name": str(Path(name).resolve()) if name.endswith(".py") else name},
         "decide": {"fast_lane": plan.fast_lane, "clock": "event"},
+        "kafka": {"partitions": 1},
         **plan.settings,
     }
     options = Options(usual_ports=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import tempfile
@@ -57,6 +58,9 @@ def command(
     days: Annotated[int | None, typer.Option(help="Days that are compared.")] = None,
     transactions: Annotated[int, typer.Option(help="Size of the payments world.")] = 50_000,
     rate: Annotated[float, typer.Option(help="Transactions per second while comparing.")] = 600.0,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for world, logs and state, kept afterwards.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Only the JSON object.")] = False,
     write: Annotated[bool, typer.Option(help="Keep the result in bench/results.")] = False,
 ) -> None:
@@ -67,8 +71,9 @@ def command(
         raise Failure("cordon parity: say what to compare: --published, --catalogue handbook or payments")
     on = fast_lane is Switch.ON
     evidence = Evidence.begin(f"parity_{catalogue}" + ("" if on else "_lockstep"))
-    with tempfile.TemporaryDirectory(prefix="cordon-parity-") as folder:
-        place = Path(folder)
+    with contextlib.ExitStack() as stack:
+        place = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cordon-parity-")))
+        place.mkdir(parents=True, exist_ok=True)
         if catalogue == "handbook":
             plan = handbook_plan(days or TEST_DAYS[on], fast_lane=on, rate=rate)
         else:
