@@ -1,0 +1,144 @@
+/* Margins. XGBoost starts from the base margin and adds the leaves in the order of the trees, in float32;
+ * so do both ways here, one row at a time and LANES rows at a time, which makes all of them bit-equal. */
+#include "forest.h"
+
+/* One row: CHAINS trees walk down side by side, since a single walk waits for memory at every level. */
+INLINE float walk(const member_t *m, const int32_t *x, const int depth)
+{
+    const int width = 1 << depth;
+    float sum = m->base_margin;
+    for (int32_t tree = 0; tree < m->trees; tree += CHAINS) {
+        const int32_t *keys = m->keys + (ptrdiff_t)tree * width;
+        const int32_t *slots = m->slots + (ptrdiff_t)tree * width;
+        const float *leaves = m->leaves + (ptrdiff_t)tree * width;
+        int32_t at[CHAINS];
+        for (int c = 0; c < CHAINS; c++) {
+            at[c] = c * width + 1;
+        }
+        for (int level = 0; level < depth; level++) {
+            for (int c = 0; c < CHAINS; c++) {
+                /* child of heap node n is 2n or 2n + 1; `at` counts from the first of the CHAINS trees */
+                at[c] = 2 * at[c] - c * width + (x[slots[at[c]]] >= keys[at[c]]);
+            }
+        }
+        int32_t here = m->trees - tree < CHAINS ? m->trees - tree : CHAINS;
+        if (here == CHAINS) {
+            for (int c = 0; c < CHAINS; c++) {
+                sum += leaves[at[c] - width];
+            }
+        } else {
+            for (int c = 0; c < here; c++) {
+                sum += leaves[at[c] - width];
+            }
+        }
+    }
+    return sum;
+}
+
+static float row_margin(const member_t *m, const int32_t *x)
+{
+    switch (m->depth) {
+    case 2: return walk(m, x, 2);
+    case 3: return walk(m, x, 3);
+    case 4: return walk(m, x, 4);
+    case 5: return walk(m, x, 5);
+    default: return walk(m, x, 6);
+    }
+}
+
+#if CORDON_AVX2
+#include <immintrin.h>
+
+/* LANES rows: every node of the tree is compared for all rows at once, then the leaves are folded upwards:
+ * no walk, no gather, nothing that depends on the values. `x` is [slots][LANES]. */
+typedef struct {
+    const int32_t *keys;
+    const int32_t *slots;
+    const float *leaves;
+    const int32_t *x;
+    int width;
+} tree_t;
+
+#define FOLD AVX2_TARGET static inline __attribute__((always_inline)) __m256
+
+FOLD fold0(const tree_t t, const int node)
+{
+    return _mm256_broadcast_ss(t.leaves + (node - t.width));
+}
+
+#define FOLD_LEVEL(N, BELOW)                                                                                 \
+    FOLD fold##N(const tree_t t, const int node)                                                             \
+    {                                                                                                        \
+        __m256 left = fold##BELOW(t, 2 * node);                                                              \
+        __m256 right = fold##BELOW(t, 2 * node + 1);                                                         \
+        __m256i value = _mm256_loadu_si256((const __m256i *)(t.x + (ptrdiff_t)t.slots[node] * LANES));       \
+        __m256i goes_left = _mm256_cmpgt_epi32(_mm256_set1_epi32(t.keys[node]), value);                      \
+        return _mm256_blendv_ps(right, left, _mm256_castsi256_ps(goes_left));                                \
+    }
+FOLD_LEVEL(1, 0)
+FOLD_LEVEL(2, 1)
+FOLD_LEVEL(3, 2)
+FOLD_LEVEL(4, 3)
+FOLD_LEVEL(5, 4)
+FOLD_LEVEL(6, 5)
+
+#define FOLD_DEPTH(N)                                                                                        \
+    AVX2_TARGET static void lanes_margin##N(const member_t *m, const int32_t *x, float *out)                 \
+    {                                                                                                        \
+        const int width = 1 << N;                                                                            \
+        __m256 sum = _mm256_set1_ps(m->base_margin);                                                         \
+        for (int32_t tree = 0; tree < m->trees; tree++) {                                                    \
+            ptrdiff_t first = (ptrdiff_t)tree * width;                                                       \
+            const tree_t t = {m->keys + first, m->slots + first, m->leaves + first, x, width};               \
+            sum = _mm256_add_ps(sum, fold##N(t, 1));                                                         \
+        }                                                                                                    \
+        _mm256_storeu_ps(out, sum);                                                                          \
+    }
+FOLD_DEPTH(2)
+FOLD_DEPTH(3)
+FOLD_DEPTH(4)
+FOLD_DEPTH(5)
+FOLD_DEPTH(6)
+
+static void lanes_margin(const member_t *m, const int32_t *x, float *out)
+{
+    switch (m->depth) {
+    case 2: lanes_margin2(m, x, out); break;
+    case 3: lanes_margin3(m, x, out); break;
+    case 4: lanes_margin4(m, x, out); break;
+    case 5: lanes_margin5(m, x, out); break;
+    default: lanes_margin6(m, x, out); break;
+    }
+}
+#endif
+
+/* From this many rows on, LANES at once (the rest of the lanes idle) beats one by one. */
+#define LANES_WORTH 7
+
+void member_margins(const member_t *m, int32_t features, int path, const float *matrix, ptrdiff_t rows,
+                    ptrdiff_t stride, float *out)
+{
+    int32_t x[2 * FEATURES_MAX * LANES];
+    ptrdiff_t row = 0;
+#if CORDON_AVX2
+    while (path == PATH_AVX2 && rows - row >= LANES_WORTH) {
+        float margins[LANES];
+        ptrdiff_t here = rows - row < LANES ? rows - row : LANES;
+        for (int lane = 0; lane < LANES; lane++) {
+            ptrdiff_t source = row + (lane < here ? lane : 0);
+            row_keys(matrix + source * features, features, x + lane, LANES);
+        }
+        lanes_margin(m, x, margins);
+        for (ptrdiff_t lane = 0; lane < here; lane++) {
+            out[(row + lane) * stride] = margins[lane];
+        }
+        row += here;
+    }
+#else
+    (void)path;
+#endif
+    for (; row < rows; row++) {
+        row_keys(matrix + row * features, features, x, 1);
+        out[row * stride] = row_margin(m, x);
+    }
+}
