@@ -40,6 +40,7 @@ COPY stream stream
 COPY api api
 COPY cordon cordon
 COPY deploy/rules deploy/rules
+COPY deploy/wait-for-model deploy/wait-for-model
 ARG COMMIT=unknown
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/cordon CORDON_COMMIT=$COMMIT \
     CORDON_SERVICE__HOST=0.0.0.0 \

@@ -21,12 +21,15 @@ DIRECTORY = "demo"
 def command(
     once: Annotated[bool, typer.Option("--once", help="Leave when everything has been decided.")] = False,
     directory: Annotated[Path | None, typer.Option(help="Where it keeps what it made.")] = None,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Use the parts that the settings lead to; start none.")
+    ] = False,
     write: Annotated[bool, typer.Option(help="Keep the result in bench/results.")] = False,
 ) -> None:
     """With --once the last line is a JSON summary and the exit status says whether everything held."""
     evidence = Evidence.begin("demo")
     place = directory or directory_of(DIRECTORY)
-    with demonstration(place, evidence.progress) as (running, result):
+    with demonstration(place, evidence.progress, attach=attach) as (running, result):
         if not once:
             typer.echo(json.dumps(result.body))
             evidence.progress(f"\nrunning at {running.plan.addresses['http']}; Ctrl-C stops it")

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from api.query_store import open_store
+from cordon.demo.attach import await_doors
 from cordon.demo.prepare import Prepared, prepare
 from cordon.demo.scoreboard import Scoreboard, Verdict, score, truths
 from cordon.demo.screen import Screen, Tally, show_campaigns
@@ -66,10 +67,13 @@ class Result:
 
 
 @contextlib.contextmanager
-def demonstration(directory: Path, say: Callable[[str], None]) -> Iterator[tuple[Pipeline, Result]]:
+def demonstration(
+    directory: Path, say: Callable[[str], None], *, attach: bool = False
+) -> Iterator[tuple[Pipeline, Result]]:
     """Prepare, start, backfill, replay the attacks, judge. The stack runs until the block ends.
 
-    It starts empty: the replayed transactions have the same ids each time.
+    It starts empty: the replayed transactions have the same ids each time. `attach`: the parts run elsewhere,
+    as containers; the doors there have been waiting for the model. Raises `NotAttached`.
     """
     console = Console(stderr=True)
     catalogue = load("payments")
@@ -79,9 +83,13 @@ def demonstration(directory: Path, say: Callable[[str], None]) -> Iterator[tuple
         "catalogue": {"name": "payments"},
         "decide": {"clock": "event", "model_dir": made.model.resolve()},
     }
+    if attach:
+        await_doors(made.model, say)
     started_s = time.monotonic()
     shutil.rmtree(directory / "stack", ignore_errors=True)
-    with pipeline(directory / "stack", overrides, options=Options(), keep=seen, say=say) as running:
+    with pipeline(
+        directory / "stack", overrides, options=Options(attach=attach), keep=seen, say=say
+    ) as running:
         plan = Plan("payments", made.stream, events=events_path(made.stream))
         past = replay_of(plan, catalogue)
         say("replaying a month of history into the Kafka door")

@@ -55,13 +55,15 @@ class Options:
     """What a local stack may be asked for, beside the settings.
 
     `only`: names of parts to run (all without); `usual_ports`: try the well-known ports first, as a person
-    expects; tests take random ones. `jobs`: how many Flink jobs make it ready.
+    expects; tests take random ones. `jobs`: how many Flink jobs make it ready. `attach`: start nothing; the
+    settings lead to parts that run elsewhere, as containers.
     """
 
     only: Collection[str] = ()
     slots: int = 4
     usual_ports: bool = True
     jobs: int = 1
+    attach: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ def local(
         state=settings.flink.state,
         checkpoint_interval_ms=settings.flink.checkpoint_interval_ms,
     )
+    if chosen.attach:
+        return Local(directory, settings, (), valkey, kafka, flink, addresses_of(settings))
     wired = wire(settings, directory, valkey, kafka, flink, given["service"])
     parts = (valkey.part(), kafka.part(), *flink.parts(), *processes(wired, directory, flink, chosen, root))
     order = {name: place for place, name in enumerate(NAMES)}
@@ -122,6 +126,16 @@ def local(
         flink=flink,
         addresses={label: part.address for part in wanted if (label := LABELS.get(part.name))},
     )
+
+
+def addresses_of(settings: Settings) -> dict[str, str]:
+    """Where the parts are that the settings lead to."""
+    return {
+        "http": f"http://{settings.service.host}:{settings.service.port}",
+        "kafka": settings.kafka.bootstrap,
+        "redis": settings.redis.url,
+        "flink": settings.flink.rest,
+    }
 
 
 def wire(

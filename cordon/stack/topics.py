@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from cordon.settings import InvalidSettings, Kafka, Settings
@@ -63,7 +64,25 @@ def create_topics(bootstrap: str, wanted: Sequence[Topic], *, replication: int =
                 raise
         else:
             created.append(name)
+    await_leaders(client, [topic for topic in wanted if topic.name in created])
     return tuple(created)
+
+
+def await_leaders(client: AdminClient, made: Sequence[Topic]) -> None:
+    """Waits until every partition answers: a broker acknowledges a topic before it leads it.
+
+    Raises `KafkaException` with the last refusal after `ANSWER_S`.
+    """
+    places = [TopicPartition(topic.name, number) for topic in made for number in range(topic.partitions)]
+    deadline_s = time.monotonic() + ANSWER_S
+    while places:
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = client.list_offsets(dict.fromkeys(places, latest))
+        refused = [(place, future.exception(timeout=ANSWER_S)) for place, future in asked.items()]
+        places = [place for place, error in refused if error is not None]
+        if places and time.monotonic() > deadline_s:
+            raise next(error for _, error in refused if error is not None)
+        time.sleep(0.02 if places else 0)
 
 
 def main() -> int:
