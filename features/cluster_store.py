@@ -44,8 +44,6 @@ SLOTS: Final = 16_384
 ATTEMPTS: Final = 6
 GIVEN_UP: Final = 1_024
 RELEASE_S: Final = 0.005
-# How long a node that did not answer is left alone: others need not wait for it in every batch.
-HOLD_S: Final = 0.25
 
 
 def slot(key: str) -> int:
@@ -81,7 +79,6 @@ class ClusterStore:
         self._new_token = new_token
         self._monotonic = monotonic
         self._nodes: dict[str, Connection] = {}
-        self._held_until_s: dict[str, float] = {}
         self._run_ids: dict[str, str] = {}
         self._owners: list[str] = []
         self._token: bytes | None = None
@@ -238,21 +235,22 @@ class ClusterStore:
             except StoreUnavailable as error:
                 found[i] = error
         sent: dict[str, list[int]] = {}
-        for node, group in groups.items():
+        # Those that are connected first: they do not wait while others are being connected.
+        for node, group in sorted(groups.items(), key=lambda item: not self._node(item[0]).is_open):
             words: list[Command] = []
             for i in group:
                 words += [("ASKING",), commands[i]] if i in asking else [commands[i]]
             try:
-                self._usable(node).send(words)
+                self._node(node).send(words)
                 sent[node] = group
             except StoreUnavailable as error:
-                found.update(dict.fromkeys(group, self._hold(node, error)))
+                found.update(dict.fromkeys(group, error))
         for node, group in sent.items():
             left_s = max(0.0, until - self._monotonic())
             try:
                 replies = self._node(node).receive(len(group) + len(asking.intersection(group)), left_s)
             except StoreUnavailable as error:
-                found.update(dict.fromkeys(group, self._hold(node, error)))
+                found.update(dict.fromkeys(group, error))
                 continue
             answers = iter(replies)
             for i in group:
@@ -282,17 +280,6 @@ class ClusterStore:
             raise StoreUnavailable(f"no node serves slot {number}")
         return owner
 
-    def _usable(self, name: str) -> Connection:
-        """The node's connection. Raises `StoreUnavailable` while the node is left alone."""
-        if self._monotonic() < self._held_until_s.get(name, 0.0):
-            raise StoreUnavailable(f"{name} did not answer a moment ago")
-        return self._node(name)
-
-    def _hold(self, name: str, error: StoreUnavailable) -> StoreUnavailable:
-        if self._monotonic() >= self._held_until_s.get(name, 0.0):
-            self._held_until_s[name] = self._monotonic() + HOLD_S
-        return error
-
     def _is_connected(self, number: int) -> bool:
         node = self._nodes.get(self._owners[number]) if self._owners else None
         return node is not None and node.is_open
@@ -318,11 +305,12 @@ class ClusterStore:
     def _locate(self) -> None:
         """Ask the known nodes, then the seeds, who owns which slots. Raises `StoreUnavailable`."""
         failure = StoreUnavailable("no node of the cluster")
-        for name in dict.fromkeys((*self._nodes, *map(str, self._seeds))):
+        connected = (name for name, node in self._nodes.items() if node.is_open)
+        for name in dict.fromkeys((*connected, *self._nodes, *map(str, self._seeds))):
             try:
-                ranges = self._usable(name).call("CLUSTER", "SLOTS")
+                ranges = self._node(name).call("CLUSTER", "SLOTS")
             except StoreUnavailable as error:
-                failure = self._hold(name, error)
+                failure = error
                 continue
             self._owners = [""] * SLOTS
             for first, last, owner in _ranges(ranges):

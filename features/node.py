@@ -19,10 +19,10 @@ PATIENCE_S_MAX: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`connect_s`, `read_s`: of connecting, of one round trip; arrivals bring their own deadline.
+    """`connect_s`, `read_s`: of opening a connection, of one round trip; arrivals bring their own deadline.
     `takeover_ms`: age at which an open claim is taken over."""
 
-    connect_s: float = 1.0
+    connect_s: float = 0.5
     read_s: float = 1.0
     takeover_ms: int = TAKEOVER_MS
 

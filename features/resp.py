@@ -23,6 +23,7 @@ Word = bytes | str | int
 Command = tuple[Word, ...]
 Reply = bytes | int | None | list["Reply"]
 READ_BYTES: Final = 262_144
+PAUSE_S: Final = 0.05
 # Error codes after which the same command may succeed, with nothing wrong on our side.
 _PASSING: Final = frozenset(
     {"OOM", "LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF"}
@@ -93,26 +94,32 @@ def fault(text: str) -> StoreUnavailable | StoreMisused:
 class Connection:
     """One connection, opened when needed and again after a failure. Not for several threads.
 
-    `connect_s`, `read_s`: limits in seconds, of connecting and of one whole round trip.
-    `greet` is called after each connect, with this connection, before any other command.
+    `connect_s`: limit of opening it, `greet` included, which is called with the new connection before
+    any other command. `read_s`: limit of a round trip that brings none of its own. After a time-out the
+    server is left alone for a moment, and for `hold_s` where it was the opening that timed out: not every
+    caller has to wait for it.
     """
 
     def __init__(
         self,
         address: Address,
         *,
-        connect_s: float = 1.0,
+        connect_s: float = 0.5,
         read_s: float = 1.0,
+        hold_s: float = 1.0,
         greet: Callable[["Connection"], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
         self._connect_s = connect_s
         self._read_s = read_s
+        self._hold_s = hold_s
         self._greet = greet
         self._monotonic = monotonic
         self._socket: socket.socket | None = None
-        self._reader = hiredis.Reader(replyError=fault, notEnoughData=_NOTHING)
+        self._opening_until_s: float | None = None
+        self._held_until_s = 0.0
+        self._reader = _reader()
 
     @property
     def is_open(self) -> bool:
@@ -149,7 +156,7 @@ class Connection:
         sock, reader = self._socket, self._reader
         if sock is None:
             raise StoreUnavailable(f"{self.address}: not connected")
-        until = self._monotonic() + (self._read_s if limit_s is None else limit_s)
+        until_s = self._opening_until_s or self._monotonic() + (self._read_s if limit_s is None else limit_s)
         answers: list[Answer] = []
         try:
             while len(answers) < count:
@@ -157,13 +164,15 @@ class Connection:
                 if answer is not _NOTHING:
                     answers.append(answer)
                     continue
-                sock.settimeout(max(0.0001, until - self._monotonic()))
+                sock.settimeout(max(0.0001, until_s - self._monotonic()))
                 data = sock.recv(READ_BYTES)
                 if not data:
                     raise OSError("the server closed the connection")
                 reader.feed(data)
         except (OSError, hiredis.ProtocolError) as error:
             self.close()
+            if isinstance(error, TimeoutError):
+                self._held_until_s = self._monotonic() + PAUSE_S
             raise StoreUnavailable(f"{self.address}: {error}") from error
         return answers
 
@@ -187,12 +196,17 @@ class Connection:
         return self._open()
 
     def _open(self) -> socket.socket:
+        now_s = self._monotonic()
+        if now_s < self._held_until_s:
+            raise StoreUnavailable(f"{self.address}: did not answer a moment ago")
+        until_s = now_s + self._connect_s
         try:
-            sock = self._connect()
+            self._socket = sock = self._connect()
         except OSError as error:
+            self._hold(until_s)
             raise StoreUnavailable(f"{self.address}: {error}") from error
-        self._socket = sock
-        self._reader = hiredis.Reader(replyError=fault, notEnoughData=_NOTHING)
+        self._reader = _reader()
+        self._opening_until_s = until_s
         try:
             if self.address.password:
                 self.call("AUTH", self.address.password)
@@ -202,8 +216,17 @@ class Connection:
                 self._greet(self)
         except (StoreUnavailable, StoreMisused):
             self.close()
+            self._hold(until_s)
             raise
+        finally:
+            self._opening_until_s = None
         return sock
+
+    def _hold(self, until_s: float) -> None:
+        """Leave the server alone if it took all the time that there was; a refusal is quick."""
+        now_s = self._monotonic()
+        if now_s >= until_s:
+            self._held_until_s = now_s + self._hold_s
 
     def _connect(self) -> socket.socket:
         if not self.address.path:
@@ -218,3 +241,7 @@ class Connection:
             sock.close()
             raise
         return sock
+
+
+def _reader() -> hiredis.Reader:
+    return hiredis.Reader(replyError=fault, notEnoughData=_NOTHING)
