@@ -1,10 +1,6 @@
 """Evaluation of a history with a schema that the project has never heard of, by dates, point in time."""
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from features import load
@@ -15,39 +11,13 @@ from models.evaluate import evaluate, examples_of
 from models.examples import InvalidExamples, TooFewFrauds
 from models.metrics import roc_auc
 from models.pipeline import train_history
+from tests.models.parcel_history import PARCELS, ROWS, START_MS, write_parcels
 from tests.models.world import PLAN
-
-START_MS = 1_704_067_200_000  # 2024-01-01
-PARCELS = str(Path(__file__).with_name("parcels.py"))
-ROWS, DAYS = 6000, 75
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """Two bad depots, each for three weeks; frauds there are dear. In file order, not in time order."""
-    random = np.random.default_rng(8)
-    at = random.integers(0, DAYS * DAY, ROWS)
-    depot = random.integers(0, 40, ROWS)
-    bad = ((depot == 3) & (at < 60 * DAY)) | ((depot == 7) & (at > 20 * DAY))
-    fraud = (random.random(ROWS) < 0.01) | (bad & (random.random(ROWS) < 0.5))
-    insured = np.where(fraud, random.lognormal(9.5, 0.8, ROWS), random.lognormal(8.5, 0.8, ROWS)).astype(
-        np.int64
-    )
-    table = pa.table(
-        {
-            "parcel_id": [f"p{i}" for i in range(ROWS)],
-            "handed_in": START_MS + at,
-            "who": [f"s{i}" for i in random.integers(0, 300, ROWS)],
-            "where": [None if i == 0 else f"d{i}" for i in depot],
-            "insured": insured,
-            "grams": random.integers(10, 30_000, ROWS),
-            "service": random.choice(["letter", "parcel", "pallet"], ROWS),
-            "claimed_falsely": fraud,
-        }
-    )
-    path = tmp_path_factory.mktemp("parcels") / "history.parquet"
-    pq.write_table(table, path)
-    return path
+    return write_parcels(tmp_path_factory.mktemp("parcels") / "history.parquet")
 
 
 @pytest.fixture(scope="module")
