@@ -148,6 +148,18 @@ class Forest:
             raise self._refusal(matrix)
         return out
 
+    def probes(self, rows: int) -> Matrix:
+        """Rows that sit on the members' own thresholds, some values absent: the hard ones to get right."""
+        columns = []
+        for feature in range(self.width):
+            found = [
+                t.threshold[t.real[:, : t.threshold.shape[1]] & (t.feature == feature)] for t in self.trees
+            ]
+            values = np.append(np.unique(np.concatenate(found)), [np.float32(np.nan), np.float32(0.0)])
+            # strides without a common factor: every feature goes through its thresholds in another rhythm
+            columns.append(values[(np.arange(rows) * 7919 + feature * 104_729) % len(values)])
+        return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.float32)
+
     def _refusal(self, matrix: Any) -> ValueError:
         return ValueError(
             f"expected float32 [n, {self.width}], got {matrix.dtype} {list(matrix.shape)} (C-contiguous)"

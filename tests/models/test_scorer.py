@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from models.booster import BoosterParameters, fit_booster
 from models.ensemble import Ensemble, Member, blend, fit_weights
-from models.scorer import CpuScorer, CudaScorer, ScorerUnavailable, open_scorer
+from models.kernel.errors import KernelError
+from models.scorer import CpuScorer, CudaScorer, KernelScorer, ScorerUnavailable, open_cpu, open_scorer
 from models.train import fit_members
 from tests.models.world import FEATURES, PLAN, history
 
@@ -21,6 +22,8 @@ ALONE = [Ensemble(FEATURES, (Member(m.name, m.model, 1.0, m.uses_labels),)) for 
 
 SCORERS = {
     "cpu": CpuScorer(ENSEMBLE),
+    # where there is no compiler this one is XGBoost, by the declared fall-back
+    "kernel": open_cpu(ENSEMBLE).scorer,
     # where there is no CUDA device these two are the CPU, by the declared fall-back
     "auto": open_scorer(ENSEMBLE, "auto").scorer,
     "cuda": open_scorer(ENSEMBLE, "cuda").scorer,
@@ -94,7 +97,33 @@ def test_asking_for_a_device_that_is_not_there_says_why():
             CudaScorer(ENSEMBLE)
     else:
         assert opened.fallback is None
-    assert open_scorer(ENSEMBLE, "cpu").fallback is None
+
+
+def test_the_cpu_scorer_is_the_compiled_kernel_or_says_why_not():
+    opened = open_scorer(ENSEMBLE, "cpu")
+    assert isinstance(opened.scorer, KernelScorer) == (opened.fallback is None)
+    assert isinstance(opened.scorer, KernelScorer | CpuScorer)
+
+
+def test_deeper_trees_are_scored_by_xgboost():
+    deep = BoosterParameters(rounds=3, max_depth=8, min_child_weight=0.1, subsample=1.0, colsample_bytree=1.0)
+    world = history(rows=4000)
+    ensemble = Ensemble(
+        FEATURES, (Member("deep", fit_booster(world.matrix, world.fraud, deep, seed=1), 1.0, True),)
+    )
+    with pytest.raises(KernelError):
+        KernelScorer(ensemble)
+    opened = open_cpu(ensemble)
+    assert isinstance(opened.scorer, CpuScorer)
+    assert "compiled kernel" in str(opened.fallback)
+
+
+@settings(deadline=None, max_examples=20)
+@given(matrix=vectors)
+def test_both_scorers_of_the_cpu_give_the_same_bits(matrix):
+    cpu, kernel = SCORERS["cpu"], SCORERS["kernel"]
+    assert kernel.score(matrix).tobytes() == cpu.score(matrix).tobytes()
+    assert np.abs(kernel.contributions(matrix) - cpu.contributions(matrix)).max() <= 1e-5
 
 
 def cover(node, features_known, row):
