@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -143,8 +143,8 @@ class Door:
         for item in taken:
             answer = next(answers) if isinstance(item.event, Inbound) else None
             fault = item.event if isinstance(item.event, Fault) else _fault(answer)
-            if isinstance(answer, Pending | Unavailable):
-                self._aside.append(item)
+            if isinstance(answer, Pending | Unavailable) and isinstance(item.event, Inbound):
+                self._aside.append(replace(item, event=replace(item.event, waited=True)))
                 blocked = blocked or (isinstance(answer, Unavailable) and answer.part != "store")
                 continue
             if not self._bad.note(bad=fault is not None and fault.invalid):

@@ -139,7 +139,8 @@ class Engine:
     def _prepare(self, item: Inbound, batch: Mapping[str, tuple[int, Work]], now_ms: int) -> Work | Answer:
         try:
             event = self.intake.parse(item)
-            self._check_time(event, now_ms)
+            if not item.waited:
+                self._check_time(event, now_ms)
         except InvalidEvent as error:
             return Refused(error)
         if isinstance(event, Transaction):

@@ -27,11 +27,15 @@ EventKind = Literal["transaction", "label", "event"]
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """One event at a door: its kind and the decoded JSON, not yet validated."""
+    """One event at a door: its kind and the decoded JSON, not yet validated.
+
+    `waited`: it was in time when it first came and had to wait for a part that was down since.
+    """
 
     kind: EventKind
     payload: object
     door: Door
+    waited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
