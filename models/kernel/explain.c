@@ -104,6 +104,8 @@ AVX2_TARGET INLINE void directions_row(const int32_t *keys, const int32_t *slots
     }
 }
 
+enum { AHEAD = 4 };
+
 /* Byte r of the result: bit r of every byte of `square`. */
 INLINE uint64_t transpose_bits(uint64_t square)
 {
@@ -142,28 +144,54 @@ AVX2_TARGET INLINE void directions_lanes(const int32_t *keys, const int32_t *slo
     }
 }
 
-/* `rows` rows: one, or up to LANES; phi is [rows][columns]. */
+/* The rows of the table that a tree's directions select, on their way into the cache. */
+AVX2_TARGET INLINE void select_rows(const member_t *m, int32_t tree, directions_t left, const int groups,
+                                    const float **selected)
+{
+    const uint64_t *masks = m->groups + (ptrdiff_t)tree * groups;
+    const uint32_t *starts = m->starts + (ptrdiff_t)tree * groups;
+    for (int group = 0; group < groups; group++) {
+        selected[group] = m->table + (starts[group] + (size_t)_pext_u64(left, masks[group])) * LANES;
+        _mm_prefetch((const char *)selected[group], _MM_HINT_T0);
+    }
+}
+
+AVX2_TARGET INLINE void add_selected(const member_t *m, int32_t tree, const float **selected, const int groups,
+                                     double *phi)
+{
+    float sums[2 * GROUPS_MAX][LANES];
+    for (int group = 0; group < groups; group++) {
+        _mm256_storeu_ps(sums[groups + group], _mm256_loadu_ps(selected[group]));
+    }
+    add_tree(m, tree, sums, groups, phi);
+}
+
+/* `rows` rows: one, or up to LANES; phi is [rows][columns]. The table is larger than the caches that are near:
+ * rows are asked for AHEAD trees before they are added. */
 AVX2_TARGET INLINE void explain_avx2(const member_t *m, const int32_t *x, const int depth, const int rows,
                                      const int single, double *phi, int32_t columns)
 {
     const int width = 1 << depth, groups = width / 4;
-    for (int32_t tree = 0; tree < m->trees; tree++) {
-        ptrdiff_t first = (ptrdiff_t)tree * width;
-        const uint64_t *masks = m->groups + (ptrdiff_t)tree * groups;
-        const uint32_t *starts = m->starts + (ptrdiff_t)tree * groups;
-        directions_t left[LANES];
-        if (single) {
-            directions_row(m->keys + first, m->slots + first, x, width, left);
-        } else {
-            directions_lanes(m->keys + first, m->slots + first, x, width, left);
-        }
-        for (int row = 0; row < rows; row++) {
-            float sums[2 * GROUPS_MAX][LANES];
-            for (int group = 0; group < groups; group++) {
-                size_t at = starts[group] + (size_t)_pext_u64(left[row], masks[group]);
-                _mm256_storeu_ps(sums[groups + group], _mm256_loadu_ps(m->table + at * LANES));
+    const int ahead = single ? AHEAD : 1;
+    const float *selected[AHEAD > LANES ? AHEAD : LANES][GROUPS_MAX];
+    for (int32_t tree = 0; tree < m->trees + ahead; tree++) {
+        if (tree >= ahead) {
+            for (int row = 0; row < rows; row++) {
+                int slot = (tree % ahead) * rows + row;
+                add_selected(m, tree - ahead, selected[slot], groups, phi + (ptrdiff_t)row * columns);
             }
-            add_tree(m, tree, sums, groups, phi + (ptrdiff_t)row * columns);
+        }
+        if (tree < m->trees) {
+            ptrdiff_t first = (ptrdiff_t)tree * width;
+            directions_t left[LANES];
+            if (single) {
+                directions_row(m->keys + first, m->slots + first, x, width, left);
+            } else {
+                directions_lanes(m->keys + first, m->slots + first, x, width, left);
+            }
+            for (int row = 0; row < rows; row++) {
+                select_rows(m, tree, left[row], groups, selected[(tree % ahead) * rows + row]);
+            }
         }
     }
 }

@@ -6,13 +6,13 @@ from typing import Any, Final
 import numpy as np
 
 NUMBERS: Final = {
-    b"i": ">i1",
-    b"U": ">u1",
-    b"I": ">i2",
-    b"l": ">i4",
-    b"L": ">i8",
-    b"d": ">f4",
-    b"D": ">f8",
+    b"i": struct.Struct(">b"),
+    b"U": struct.Struct(">B"),
+    b"I": struct.Struct(">h"),
+    b"l": struct.Struct(">i"),
+    b"L": struct.Struct(">q"),
+    b"d": struct.Struct(">f"),
+    b"D": struct.Struct(">d"),
 }
 NESTING_MAX: Final = 32
 
@@ -76,12 +76,12 @@ class _Reader:
             return [self.value(depth) for _ in range(count)]
         if marker not in NUMBERS:
             raise InvalidUbjson(f"an array of {marker!r}")
-        kind = np.dtype(NUMBERS[marker])
+        kind = np.dtype(NUMBERS[marker].format)
         return np.frombuffer(self._take(count * kind.itemsize), dtype=kind).astype(kind.newbyteorder("="))
 
     def _number(self, marker: bytes) -> int | float:
-        kind = np.dtype(NUMBERS[marker])
-        number: int | float = np.frombuffer(self._take(kind.itemsize), dtype=kind)[0].item()
+        layout = NUMBERS[marker]
+        number: int | float = layout.unpack(self._take(layout.size))[0]
         return number
 
     def _length(self) -> int:
