@@ -78,7 +78,7 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         "CORDON_FLINK__REST": flink.rest,
         "CORDON_FLINK__CHECKPOINTS": (directory / "checkpoints").as_uri(),
         "CORDON_FLINK__PARALLELISM": str(options.parallelism),
-        "CORDON_FLINK_STATE": options.state,
+        "CORDON_FLINK__STATE": options.state,
     }
     jobs = Part(
         "jobs",
