@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -116,7 +117,8 @@ def supervise(name: str, options: Options) -> int:
 
 def say(line: str) -> None:
     """One line for the supervisor's log."""
-    sys.stderr.write(line + "\n")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stderr.write(f"{now} {line}\n")
     sys.stderr.flush()
 
 

@@ -97,7 +97,7 @@ def run(life: int, report: int, command: list[str]) -> int:
 
     def forward(number: int, _frame: FrameType | None) -> None:
         try:
-            os.killpg(child, number)
+            os.kill(child, number)
         except ProcessLookupError:
             return
 

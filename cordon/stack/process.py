@@ -117,12 +117,10 @@ class Process:
                 continue
 
     def terminate(self) -> None:
-        """Asks the part to end (SIGTERM to its process group). Does not wait."""
-        if self._guard.poll() is None and self.identity is not None and self.identity.alive():
-            try:
-                os.killpg(self.identity.pid, signal.SIGTERM)
-            except ProcessLookupError:
-                return
+        """Asks the part to end: SIGTERM to its first process, which ends its own children in its own order.
+        Whatever is left when it has ended, the guard kills. Does not wait."""
+        if self._guard.poll() is None and self.identity is not None:
+            self.identity.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Ends every process of the part at once (SIGKILL) and waits until they are gone."""

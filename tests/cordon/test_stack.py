@@ -173,6 +173,29 @@ time.sleep(60)
     assert start_time(strayed) is None
 
 
+def test_a_part_ends_its_own_children_in_its_own_order(tmp_path: Path):
+    # As PyFlink's client does with its Java gateway: it says goodbye to a child that is still there.
+    text = """
+import os, signal, sys, time
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    os.read(reader, 1)
+    os._exit(0)
+def end(*_):
+    os.write(writer, b"x")
+    print("child:", os.waitpid(child, 0)[1], flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("ready: part", flush=True)
+while True: time.sleep(1)
+"""
+    stack = Stack([script(text, probe=Said("ready: part"))], tmp_path)
+    stack.start()
+    stack.stop()
+    assert stack.log("part").read_text() == "ready: part\nchild: 0\n"
+
+
 def test_a_killed_part_is_started_again_and_the_death_is_shown(make_stack, valkey_part: Part):
     stack = make_stack(valkey_part)
     before = process_of(stack, "valkey")
