@@ -2,7 +2,8 @@
 
 Offsets are committed after the journal; what is delivered again is answered by its claims. A message that
 cannot be answered yet (its claim is pending, the store is down and it is a label) is kept aside, and its
-partition's offset is held before it. Exit status 3: too many bad messages in a row.
+partition's offset is held before it. Partitions of a backlog are taken in one order of event time. Exit
+status 3: too many bad messages in a row.
 """
 
 import logging
@@ -12,11 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from api.alignment import Aligner
 from api.answer import Answer, Pending, Unavailable
 from api.compose import Parts, compose
 from api.config import InvalidConfiguration, ServiceConfig, here
@@ -30,6 +33,10 @@ from features.store import StoreUnavailable
 from models.artefact import ArtefactError
 
 ASIDE_MAX: Final = 5_000
+AHEAD_BATCHES: Final = 8
+"""Batches of one partition that may wait for the others."""
+PATIENCE_S: Final = 1.0
+"""How long others wait for a partition that neither delivers nor says that it has ended."""
 RETRY_S: Final = 0.05
 SWEEP_EVERY_MS: Final = 10_000
 EXIT_TOO_MANY_BAD: Final = 3
@@ -76,6 +83,9 @@ class Door:
         self._clock = clock
         self._sleep = sleep
         self._aside: list[Taken] = []
+        self._aligner: Aligner[tuple[str, int], Taken] = Aligner(AHEAD_BATCHES * self.config.door_batch)
+        self._paused: set[tuple[str, int]] = set()
+        self._waiting_since_s: float | None = None
         self._next: dict[tuple[str, int], int] = {}
         self._bad = BadRun(self.config.dead_letters_max)
         self._swept_ms = 0
@@ -104,36 +114,70 @@ class Door:
             self._consumer.close()
 
     def _step(self) -> None:
-        if len(self._aside) >= ASIDE_MAX:
-            # Nothing new until what waits is answered; the broker must still hear from us.
-            self._pause(True)
-            self._consumer.poll(0)
+        stuck = len(self._aside) >= ASIDE_MAX
+        # Nothing new until what waits is answered; the broker must still hear from us.
+        self._hold_back(set(self._assignment()) if stuck else self._aligner.full())
+        self._read(RETRY_S if self._aside or len(self._aligner) else 0.2)
+        if stuck:
             self._sleep(RETRY_S)
-            taken: list[Taken] = []
-        else:
-            taken = self._take()
+        taken = [] if stuck else self._take()
         waiting, self._aside = self._aside, []
         if waiting or taken:
             self._handle([*waiting, *taken])
-        if len(self._aside) < ASIDE_MAX:
-            self._pause(False)
         self._sweep()
 
-    def _take(self) -> list[Taken]:
-        """What is there, at most a batch; waits for the first message only."""
-        first = self._consumer.consume(1, RETRY_S if self._aside else 0.2)
+    def _read(self, patience_s: float) -> None:
+        """Into the aligner what is there; waits for the first message only."""
+        first = self._consumer.consume(1, patience_s)
         messages = [*first, *self._consumer.consume(self.config.door_batch - 1, 0)] if first else []
-        taken = []
         for message in messages:
             fault = message.error()
-            if fault is not None:
-                if fault.code() == KafkaError._PARTITION_EOF or fault.retriable():
-                    continue
+            where = message.topic() or "", message.partition() or 0
+            if fault is None:
+                taken = read_message(Place(*where, message.offset() or 0), message.value())
+                self._aligner.put(where, self._event_time(taken), taken)
+            elif fault.code() == KafkaError._PARTITION_EOF:
+                self._aligner.end(where)
+            elif not fault.retriable():
                 raise KafkaException(fault)
-            place = Place(message.topic() or "", message.partition() or 0, message.offset() or 0)
-            taken.append(read_message(place, message.value()))
-            self._next[place.topic, place.partition] = place.offset + 1
+
+    def _take(self) -> list[Taken]:
+        """The next batch by event time; not without a partition that still owes messages, unless it is silent
+        for long."""
+        now_s = time.monotonic()
+        since_s = self._waiting_since_s
+        taken = self._aligner.take(
+            self.config.door_batch, impatient=since_s is not None and now_s - since_s > PATIENCE_S
+        )
+        waits = not taken and len(self._aligner) > 0
+        self._waiting_since_s = (since_s or now_s) if waits else None
+        for item in taken:
+            self._next[item.place.topic, item.place.partition] = item.place.offset + 1
         return taken
+
+    def _event_time(self, taken: Taken) -> int:
+        """What orders a message among partitions; what has no time goes at once."""
+        payload = taken.event.payload if isinstance(taken.event, Inbound) else None
+        value = (
+            payload.get(self.parts.engine.intake.catalogue.schema.time) if isinstance(payload, dict) else 0
+        )
+        if isinstance(value, str):
+            try:
+                return round(datetime.fromisoformat(value).timestamp() * 1000)
+            except ValueError:
+                return 0
+        return value if isinstance(value, int) else 0
+
+    def _assignment(self) -> list[tuple[str, int]]:
+        return [(p.topic, p.partition) for p in self._consumer.assignment()]
+
+    def _hold_back(self, wanted: set[tuple[str, int]]) -> None:
+        """Read no more of these partitions, and of the others again."""
+        if gone := self._paused - wanted:
+            self._consumer.resume([TopicPartition(*where) for where in gone])
+        if new := wanted - self._paused:
+            self._consumer.pause([TopicPartition(*where) for where in new])
+        self._paused = set(wanted)
 
     def _handle(self, taken: Sequence[Taken]) -> None:
         events = [t.event for t in taken if isinstance(t.event, Inbound)]
@@ -209,18 +253,16 @@ class Door:
         if found:
             LOG.warning("%d abandoned attempts recorded", found)
 
-    def _pause(self, on: bool) -> None:
-        places = self._consumer.assignment()
-        if places:
-            (self._consumer.pause if on else self._consumer.resume)(places)
-
     def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
+        self._aligner.assign((p.topic, p.partition) for p in places)
         LOG.info("ready: door, partitions %s", sorted(p.partition for p in places))
 
     def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
         gone = {(p.topic, p.partition) for p in places}
         self._commit(asynchronous=False)
         self._aside = [item for item in self._aside if (item.place.topic, item.place.partition) not in gone]
+        self._aligner.revoke(gone)
+        self._paused -= gone
         for where in gone:
             self._next.pop(where, None)
 
@@ -237,6 +279,7 @@ def consumer_settings(config: ServiceConfig) -> dict[str, Any]:
         "group.instance.id": f"{config.topics.group}-door-{config.door_worker}",
         "client.id": f"door-{config.door_worker}-{secrets.token_hex(3)}",
         "enable.auto.commit": False,
+        "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
         "partition.assignment.strategy": "range",
         "session.timeout.ms": 10_000,

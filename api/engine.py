@@ -102,6 +102,7 @@ class Engine:
         """One answer per event, in order. `now_ms`: wall clock. Raises `JournalFenced`: stop the process."""
         if self.journal.backlog + len(inbound) > self.limits.backlog_max:
             return [Unavailable("backlog")] * len(inbound)
+        began = self._timer()
         self._finish(now_ms)
         answers: list[Answer | None] = [None] * len(inbound)
         works: dict[str, tuple[int, Work]] = {}
@@ -114,6 +115,8 @@ class Engine:
                 twins.append((index, made))
             else:
                 works[made.key] = (index, made)
+        # The store's deadline counts from here: looking originals up may have taken a while.
+        now_ms += (self._timer() - began) // 1_000_000
         ordered = list(works.values())
         found = self._decide([work for _, work in ordered], now_ms)
         for (index, _), answer in zip(ordered, found, strict=True):
@@ -174,8 +177,10 @@ class Engine:
     def _original(
         self, transaction_id: str, batch: Mapping[str, tuple[int, Work]]
     ) -> Mapping[str, Any] | Unavailable | Unknown:
-        """The transaction that an event follows: of its claim, of this batch, or of the query store."""
+        """The transaction that an event follows: of this batch, of its claim, or of the query store."""
         key = f"tx:{transaction_id}"
+        if key in batch:
+            return batch[key][1].facts
         try:
             claim = self.store.claim(key)
         except StoreUnavailable:
@@ -185,8 +190,6 @@ class Engine:
             if stored is not None:
                 found: Mapping[str, Any] = decode_json(stored)
                 return found
-        if key in batch:
-            return batch[key][1].facts
         try:
             record = self.past.record(transaction_id)
         except QueryStoreUnavailable:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from features.catalogue import Catalogue
 from features.schema import Field, Schema
 
-EXAMPLE_TIME_MS: Final = 1_794_996_000_000
+EXAMPLE_TIME_MS: Final = 1_760_000_000_000
 _PROBLEMS: Final = {
     "401": "no API key, or an unknown one",
     "403": "the key's role may not do this",

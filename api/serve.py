@@ -95,6 +95,7 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
             ws="none",
             access_log=False,
             log_level="warning",
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
             server_header=False,
             date_header=False,
