@@ -195,6 +195,8 @@ def processes(
         directory=root,
         needs=("valkey", "topics", "taskmanager"),
         start_timeout_s=240.0,
+        # It takes a last checkpoint of its jobs before it leaves.
+        stop_timeout_s=30.0,
     )
     address = f"http://{HOST}:{settings.service.port}"
     service = process("service", "api.serve", ("valkey", "topics"), Healthy(f"{address}/health/ready"))
