@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import enum
 import tempfile
@@ -12,6 +11,7 @@ from typing import Annotated
 
 import redis
 import typer
+import uvloop
 
 from cordon.evidence import Evidence
 from cordon.failure import Failure
@@ -54,6 +54,9 @@ def command(
     door: Annotated[Door, typer.Option(help="none: only write what --generate makes.")] = Door.HTTP,
     rate: Annotated[float | None, typer.Option(help="Transactions per second, open loop.")] = None,
     speed_up: Annotated[float | None, typer.Option(help="Times event time.")] = None,
+    poisson: Annotated[
+        bool, typer.Option("--poisson", help="Irregular arrivals of that mean rate, not even ones.")
+    ] = False,
     start: Annotated[str | None, typer.Option("--from", help="First event time: a date or epoch ms.")] = None,
     until: Annotated[str | None, typer.Option(help="Event time of the end: a date or epoch ms.")] = None,
     label_delay: Annotated[
@@ -91,7 +94,9 @@ def command(
             )
             injection = Injection(duplicates, conflicts, disorder, malformed, seed=seed)
             with passage(settings, name, bootstrap, lockstep=lockstep) as waits:
-                replay = Replay(past, injection, Pace(rate, speed_up, seed=seed), waits)
+                replay = Replay(
+                    past, injection, Pace(rate, speed_up, "poisson" if poisson else "even", seed), waits
+                )
                 if door is Door.HTTP:
                     key = settings.service.api_keys.get_secret_value().split(",")[0].partition("=")[0]
                     target = HttpDoor(
@@ -99,7 +104,7 @@ def command(
                         {"Authorization": f"Bearer {key}"},
                         connections=connections,
                     )
-                    manifest = asyncio.run(to_http(replay, target))
+                    manifest = uvloop.run(to_http(replay, target))
                 else:
                     broker = KafkaDoor(
                         bootstrap or address(name, "kafka"), topic or settings.kafka.transactions
