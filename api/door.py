@@ -88,6 +88,8 @@ class Door:
         self._waiting_since_s: float | None = None
         self._next: dict[tuple[str, int], int] = {}
         self._bad = BadRun(self.config.dead_letters_max)
+        self._size = self.config.door_batch
+        self._todo: list[Taken] = []
         self._swept_ms = 0
         self._letters_failed: KafkaError | None = None
         self.decided = 0
@@ -122,8 +124,10 @@ class Door:
             self._sleep(RETRY_S)
         taken = [] if stuck else self._take()
         waiting, self._aside = self._aside, []
-        if waiting or taken:
-            self._handle([*waiting, *taken])
+        self._todo = [*waiting, *taken]
+        while self._todo:
+            now, self._todo = self._todo[: self._size], self._todo[self._size :]
+            self._handle(now)
         self._sweep()
 
     def _read(self, patience_s: float) -> None:
@@ -184,21 +188,26 @@ class Door:
         answers = iter(self.parts.engine.decide_batch(events, now_ms=self._clock()))
         stopped = False
         blocked = False
-        for item in taken:
+        in_time = True
+        for number, item in enumerate(taken):
             answer = next(answers) if isinstance(item.event, Inbound) else None
             fault = item.event if isinstance(item.event, Fault) else _fault(answer)
             if isinstance(answer, Pending | Unavailable) and isinstance(item.event, Inbound):
                 self._aside.append(replace(item, event=replace(item.event, waited=True)))
-                blocked = blocked or (isinstance(answer, Unavailable) and answer.part != "store")
+                if isinstance(answer, Unavailable):
+                    in_time = in_time and answer.part != "time"
+                    blocked = blocked or answer.part not in ("store", "time")
                 continue
             if not self._bad.note(bad=fault is not None and fault.invalid):
                 stopped = True
-                self._next[item.place.topic, item.place.partition] = item.place.offset
+                self._todo = [*taken[number:], *self._todo]
                 break
             if fault is not None:
                 self._letter(fault, item)
             else:
                 self.decided += 1
+        # A batch that did not make it in time is tried again in smaller pieces.
+        self._size = min(self._size * 2, self.config.door_batch) if in_time else max(8, self._size // 2)
         self._deliver_letters()
         self._commit(asynchronous=not stopped)
         if stopped:
@@ -225,7 +234,7 @@ class Door:
 
     def _commit(self, *, asynchronous: bool) -> None:
         offsets = dict(self._next)
-        for item in self._aside:
+        for item in (*self._aside, *self._todo):
             where = item.place.topic, item.place.partition
             if where in offsets:
                 offsets[where] = min(offsets[where], item.place.offset)
