@@ -39,6 +39,7 @@ class ServiceConfig:
     tenant: str = "demo"
     redis: str = "redis://127.0.0.1:6379/0"
     redis_timeout_ms: int = 250
+    redis_door_timeout_ms: int = 900
     redis_connect_timeout_ms: int = 1_000
     kafka: str = "127.0.0.1:9092"
     topics: Topics = Topics()
@@ -87,6 +88,7 @@ class ServiceConfig:
             tenant=read.text("TENANT", defaults.tenant),
             redis=url,
             redis_timeout_ms=read.number("REDIS__TIMEOUT_MS", defaults.redis_timeout_ms),
+            redis_door_timeout_ms=read.number("REDIS__DOOR_TIMEOUT_MS", defaults.redis_door_timeout_ms),
             redis_connect_timeout_ms=read.number(
                 "REDIS__CONNECT_TIMEOUT_MS", defaults.redis_connect_timeout_ms
             ),

@@ -303,6 +303,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         config = here()
+        # Nobody waits at a till for this door: its batches may take longer before they are degraded.
+        config = replace(config, redis_timeout_ms=config.redis_door_timeout_ms)
         parts = compose(config, f"door-{config.door_worker}", time.perf_counter_ns)
     except (
         InvalidConfiguration, JournalBusy, JournalUnavailable, RuleSetError, ArtefactError, SchemaError,

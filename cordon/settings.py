@@ -53,6 +53,9 @@ class Redis(Group):
     )
     cluster: bool = Field(default=False, description="true where the address is one of a Redis Cluster")
     timeout_ms: int = Field(default=250, ge=1, le=10_000, description="one round trip in the decision path")
+    door_timeout_ms: int = Field(
+        default=900, ge=1, le=950, description="one round trip of a batch of the Kafka door"
+    )
     connect_timeout_ms: int = Field(default=1_000, ge=1, le=60_000, description="opening a connection")
 
     @field_validator("url")
