@@ -47,8 +47,8 @@ CATEGORY_RISK: Final = ReferenceTable(
     {
         "grocery": 0, "fuel": 0, "restaurant": 0, "fast_food": 0, "transport": 0, "pharmacy": 0,
         "utilities": 0, "subscription": 0, "charity": 1, "clothing": 1, "home": 1, "department_store": 1,
-        "entertainment": 1, "lodging": 1, "airline": 2, "digital_goods": 2, "gaming": 2, "electronics": 2, "jewelry": 3,
-        "gift_cards": 3, "money_transfer": 3, "cash": 3,
+        "entertainment": 1, "lodging": 1, "airline": 2, "digital_goods": 2, "gaming": 2, "electronics": 2,
+        "jewelry": 3, "gift_cards": 3, "money_transfer": 3, "cash": 3,
     },
 )  # fmt: skip
 _EURO_AREA = [
