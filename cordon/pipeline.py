@@ -1,6 +1,5 @@
 """A whole local stack in this process, for commands that check it: started, fed, awaited, read back."""
 
-import asyncio
 import contextlib
 import time
 from collections import Counter
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import uvloop
 
 from cordon.log import LogIncomplete, LogReader, Record
 from cordon.settings import Settings
@@ -66,7 +66,7 @@ class Pipeline:
     def http(self, replay: Replay, answered: Answered | None = None) -> Manifest:
         """Replays into the HTTP door; blocks until everything is answered."""
         door = HttpDoor(self.plan.addresses["http"], self.headers)
-        manifest = asyncio.run(to_http(replay, door, answered=answered))
+        manifest = uvloop.run(to_http(replay, door, answered=answered))
         self.expect(manifest)
         return manifest
 

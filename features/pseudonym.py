@@ -13,7 +13,7 @@ class Pseudonyms:
 
     @classmethod
     def of(cls, tenant: str, secret: str) -> "Pseudonyms":
-        """From a setting: at least 32 hexadecimal digits, or else text of 16 to 64 bytes. Raises `ValueError`."""
+        """From a setting: 32 hexadecimal digits or more, or text of 16 to 64 bytes. Raises `ValueError`."""
         raw = secret.encode()
         if len(secret) >= 32 and len(secret) % 2 == 0 and not set(secret.lower()) - set("0123456789abcdef"):
             raw = bytes.fromhex(secret)
