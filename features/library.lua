@@ -86,45 +86,18 @@ local function locate(state, from, stop, size, tile)
   return at, read("<I4", state, at) == tile
 end
 
--- Drops tiles before `oldest`; the first byte that stays.
+-- Where the first tile is that is not before `oldest`.
 local function expire(state, from, stop, size, oldest)
   local at = from
   while at < stop and read("<I4", state, at) < oldest do at = at + size end
-  if at > from then splice(state, from, nil, at) end
   return at
 end
 
--- The record at `at` (a new one if not `there`) after adding the deltas of target `v`, which lies in `arg`.
-local function grown(T, state, at, there, tile, v, arg, base)
-  local from, slots, exact = T.from, T.slots, true
-  local r
-  if there then
-    r = {read(T.format, state, at)}
-    local max = T.max
-    for j = 1, slots do
-      local x, delta = r[j + 1], v[from[j]]
-      if delta ~= 0 then
-        if not max[j] then
-          x = x + delta
-        elseif delta > x then
-          x = delta
-        end
-        r[j + 1] = x
-      end
-      if x >= EXACT then exact = false end
-    end
-  else
-    r = {tile}
-    for j = 1, slots do
-      local x = v[from[j]]
-      r[j + 1] = x
-      if x >= EXACT then exact = false end
-    end
-  end
-  if exact then return pack(T.format, spread(r, 1, slots + 1)) end
+-- The record at `at` (a new one if not `there`) after adding the target at `base` in `arg`, on its bytes.
+local function grown(T, state, at, there, tile, arg, base)
   local words = {pack("<I4", tile)}
-  for j = 1, slots do
-    local start = base + 8 * (from[j] - 1)
+  for j = 1, T.slots do
+    local start = base + 8 * (T.from[j] - 1)
     local delta = sub(arg, start, start + 7)
     if there then
       local old = sub(state, at + 8 * j - 4, at + 8 * j + 3)
@@ -174,74 +147,8 @@ local function recent(entries, bound, oldest)
   return at > 1 and sub(entries, at) or entries
 end
 
--- State.observe: the new bytes and running number; nil and the old number if the ring has the event.
-local function observe(L, state, v, arg, base)
-  local h = open(L, state)
-  local event, time = v[2], v[1]
-  if event == h[4] or event == h[5] or event == h[6] or event == h[7] then return nil, h[2] end
-  h[2] = h[2] + 1
-  h[7], h[6], h[5], h[4] = h[6], h[5], h[4], event
-  local newest, moved = h[3], false
-  if time > newest then newest, moved, h[3] = time, true, time end
-  local first = L.deltas + 2
-  for i = 1, L.heads do
-    local value, k = v[first + i], 7 + i
-    if L.places[i] then
-      if value ~= ZERO then h[k] = max8(h[k], value) end
-    elseif value > h[k] then
-      h[k] = value
-    end
-  end
-  local at, c = L.body, 7 + L.heads
-  for i = 1, 3 do
-    local T = L[i]
-    c = c + 1
-    local size, held = T.size, h[c]
-    local stop = at + held * size
-    local tile, oldest = floor(time / T.length), (newest - T.keep) / T.length
-    oldest = oldest > 0 and floor(oldest) or 0
-    if moved and held > 0 then
-      at = expire(state, at, stop, size, oldest)
-      held = (stop - at) / size
-    end
-    local touched = false
-    if tile >= oldest then
-      for j = 1, T.slots do
-        if v[T.from[j]] ~= 0 then
-          touched = true
-          break
-        end
-      end
-    end
-    if touched then
-      local where, there = locate(state, at, stop, size, tile)
-      local record = grown(T, state, where, there, tile, v, arg, base)
-      if there then
-        splice(state, where, record, where + size)
-      else
-        splice(state, where, record, where)
-        held = held + 1
-      end
-    end
-    h[c] = held
-    at = stop
-  end
-  first = first + L.heads
-  for j = 1, L.maps do
-    c = c + 1
-    local stop = at + 16 * h[c]
-    local mark, oldest = v[first + j], newest - L.seen[j].horizon
-    if mark ~= ZERO or (moved and h[c] > 0 and read("<I8", state, at + 8) < oldest) then
-      local entries = sub(state, at, stop - 1)
-      if mark ~= ZERO then entries = remembered(entries, mark, time) end
-      entries = recent(entries, L.seen[j].bound, oldest)
-      splice(state, at, entries, stop)
-      h[c] = #entries / 16
-    end
-    at = stop
-  end
-  return close(L, state, h), h[2]
-end
+-- State.observe for each entity (features/observer.py).
+@OBSERVERS@
 
 -- Rows of a merge by section; the newest event time they imply; the number of rows.
 local function sorted(L, rows, newest)
@@ -273,6 +180,7 @@ end
 -- Joins rows into the tiles of [at, stop); the number of tiles then.
 local function join_tiles(T, state, at, stop, group, oldest)
   local start = expire(state, at, stop, T.size, oldest)
+  if start > at then splice(state, at, nil, start) end
   local held = (stop - start) / T.size
   if not group then return held end
   if #group > 1 then sort(group, by_tile) end
@@ -369,12 +277,12 @@ local function arrive(keys, args)
   if not status then return refusal end
   local reply, writes, fresh, n = {status}, {}, {}, 0
   for i = 1, targets do
-    local L, key = LAYOUTS[byte(arg, at)], keys[i + 1]
-    local v = {read(L.target, arg, at + 1)}
-    local before, number = fresh[key] or values[i + 1], 0
+    local kind, key = byte(arg, at), keys[i + 1]
+    local before = fresh[key] or values[i + 1]
+    local number = 0
     if observes == 1 then
       local after
-      after, number = observe(L, before or L.empty, v, arg, at + 1)
+      after, number = OBSERVERS[kind](before or LAYOUTS[kind].empty, arg, at + 1)
       if after then
         fresh[key] = after
         writes[n + 1], writes[n + 2] = key, after
@@ -384,7 +292,7 @@ local function arrive(keys, args)
       end
     end
     reply[2 * i], reply[2 * i + 1] = number, before
-    at = v[L.next]
+    at = at + LAYOUTS[kind].target
   end
   redis.call("SET", keys[1], pack(CLAIM, 1, content, owner, now) .. sub(arg, at), "EX", life)
   if n > 0 then redis.call("MSET", spread(writes, 1, n)) end
@@ -397,9 +305,9 @@ local function observe_one(keys, args)
   local arg = args[1]
   local deadline, observes, number = read("<I8BB", arg)
   if late(deadline) then return false end
-  local L, before = LAYOUTS[number], redis.call("GET", keys[1])
+  local before = redis.call("GET", keys[1])
   if observes == 0 then return {0, before} end
-  local after, n = observe(L, before or L.empty, {read(L.target, arg, 11)}, arg, 11)
+  local after, n = OBSERVERS[number](before or LAYOUTS[number].empty, arg, 11)
   if not after then return {-n, before} end
   redis.call("SET", keys[1], after)
   return {n, before}

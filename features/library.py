@@ -49,6 +49,7 @@ from typing import Final, Literal
 
 from features.catalogue import Catalogue
 from features.layout import Layout, Observation
+from features.observer import header_format, header_size, observer
 from features.state import FORMAT, RING, Assertion, State
 from features.store import Arrival, Claim, Status
 from features.tier import TIERS
@@ -82,16 +83,22 @@ def function_name(catalogue: Catalogue, function: Function, entity: str | None =
 
 
 def library(catalogue: Catalogue) -> str:
-    """Source of the function library, for `FUNCTION LOAD REPLACE`."""
+    """Source of the function library, for `FUNCTION LOAD REPLACE`.
+
+    Raises `SchemaError` for an entity with more measures than a Lua function has registers for.
+    """
     name = library_name(catalogue)
-    numbers = range(1, len(catalogue.entities) + 1)
+    layouts = catalogue.layouts.values()
+    numbers = range(1, len(layouts) + 1)
     merge = (
         'redis.register_function("{0}_merge_{1}", function(keys, args) return merge_one({1}, keys, args) end)'
     )
     filled = {
         "@NAME@": name,
         "@FORMAT@": str(FORMAT),
-        "@LAYOUTS@": "\n".join(_layout(layout) for layout in catalogue.layouts.values()),
+        "@LAYOUTS@": "\n".join(map(_layout, layouts)),
+        "@OBSERVERS@": "\n".join(map(observer, layouts, numbers))
+        + f"local OBSERVERS = {_list(f'observe_{number}' for number in numbers)}",
         "@MERGES@": "\n".join(merge.format(name, number) for number in numbers),
     }
     source = files("features").joinpath("library.lua").read_text(encoding="utf-8")
@@ -101,22 +108,17 @@ def library(catalogue: Catalogue) -> str:
 
 
 def _layout(layout: Layout) -> str:
-    """One entity's constants: formats, offsets from 1, sizes in bytes, places of values in a target."""
-    words = ["c8" if head.kind == "place" else "I8" for head in layout.heads]
-    header = "<I4I8I8" + "c8" * RING + "".join(words) + "I4" * (3 + len(layout.maps))
-    target = "<I8c8" + "I8" * len(layout.measures) + "".join(words) + "c8" * len(layout.maps)
-    body = 20 + 8 * RING + 8 * len(words) + 4 * (3 + len(layout.maps))
-    fields = 3 + RING + len(words) + 3 + len(layout.maps)
-    values = 2 + len(layout.measures) + len(layout.heads) + len(layout.maps)
+    """One entity's constants: the header's format, offsets from 1, sizes in bytes."""
+    fields = 3 + RING + len(layout.heads) + len(TIERS) + len(layout.maps)
     places = _list("true" if head.kind == "place" else "false" for head in layout.heads)
     empty = "".join(f"\\{byte:03d}" for byte in State(layout).encode())
     seen = _list(f"{{bound = {m.bound}, horizon = {m.horizon_ms}}}" for m in layout.maps)
     return f"""  {{
     -- {layout.entity}
-    header = "{header}", fields = {fields}, body = {body + 1},
-    target = "{target}", next = {values + 1},
+    header = "{header_format(layout)}", fields = {fields}, body = {header_size(layout) + 1},
+    target = {target_struct(layout).size},
     empty = "{empty}",
-    deltas = {len(layout.measures)}, heads = {len(words)}, places = {places},
+    heads = {len(layout.heads)}, places = {places},
     maps = {len(layout.maps)}, seen = {seen},
     sizes = {{{", ".join(f"[{s.code}] = {s.size}" for s in sections(layout))}}},
 {"".join(_tier(layout, tier) for tier in range(len(TIERS)))}  }},"""
@@ -161,7 +163,8 @@ class Section:
 def sections(layout: Layout) -> tuple[Section, ...]:
     """Every kind of row that `merge` takes for this entity, by code."""
     maps = len(layout.maps)
-    tiles = [Section("tile", i, i, len(s), 5 + 8 * len(s)) for i, s in enumerate(layout.tiers)]
+    kept = [(i, len(slots)) for i, slots in enumerate(layout.tiers) if slots]
+    tiles = [Section("tile", i, i, slots, 5 + 8 * slots) for i, slots in kept]
     seen = [Section("seen", 3 + j, j, 0, 17) for j in range(maps)]
     heads = [Section("head", 3 + maps + h, h, 0, 9) for h in range(len(layout.heads))]
     return (*tiles, *seen, *heads)
@@ -173,6 +176,8 @@ def pack_assertion(layout: Layout, asserted: Assertion) -> bytes:
     rows = []
     try:
         for tier, tile, slots in asserted.tiles:
+            if not slots:
+                raise ValueError(f"{layout.entity}: not an assertion of this layout: no tier {tier}")
             rows.append(struct.pack(f"<BI{len(layout.tiers[tier])}Q", tier, tile, *slots))
         for index, mark, last_ms in asserted.seen:
             _check_time(last_ms)

@@ -13,9 +13,12 @@ from cordon.stack.valkey import Valkey
 from features import Catalogue, Distinct, Entity, Field, Gap, Novelty, Schema, Speed, Window, load
 from features.layout import Layout, Observation
 from features.library import EXACT, library, pack_assertion, sections
-from features.measure import Scalar
+from features.measure import Head, Measure, Scalar, Where
 from features.memory_store import MemoryStore
+from features.observer import observer
 from features.redis_store import connect
+from features.resp import Address, Connection
+from features.schema import SchemaError
 from features.state import Assertion, State
 from features.store import Arrival, OnlineStore, Target
 from features.tier import DAY, HOUR, MINUTE, TIERS
@@ -222,8 +225,9 @@ def test_rows_of_a_merge_have_the_sizes_that_the_sections_say(name: str) -> None
         Assertion((), (), ((0, 1, EXACT),)),
         Assertion((), (), ((0, 2**64, 1),)),
         Assertion((0, EXACT, 0)),
+        Assertion((), ((1, 1, ()),)),
     ],
-    ids=["slots", "tile", "time", "mark", "head"],
+    ids=["slots", "tile", "time", "mark", "head", "tier"],
 )
 def test_what_is_no_assertion_of_the_layout_is_refused(wrong: Assertion) -> None:
     with pytest.raises(ValueError, match=r"is no time|not an assertion of this layout"):
@@ -237,3 +241,31 @@ def test_the_library_is_a_function_of_the_state_fingerprint(name: str) -> None:
     assert source.startswith(f"#!lua name=cordon_{catalogue.state_fingerprint}_r")
     assert "@" not in source.replace("fills in @...@", "")
     assert State(next(iter(catalogue.layouts.values()))).encode()
+
+
+def wide(measures: int) -> Layout:
+    """A layout of counts, each of another category."""
+    counts = tuple(Measure("transaction", "count", None, (Where("shop", (i,)),)) for i in range(measures))
+    return Layout("card", counts, (tuple(range(measures)),) * 3, (HOUR, DAY, DAY), (Head("time"),))
+
+
+def test_as_many_measures_as_promised_fit_into_a_function(valkey: Valkey) -> None:
+    most = max(n for n in range(1, 200) if fits(wide(n)))
+    assert most >= 50
+    source = "#!lua name=wide\nlocal read, pack, sub, grown, locate, expire, floor, EXACT, LAYOUTS, max8\n"
+    connection = Connection(Address.parse(valkey.url))
+    loaded = observer(wide(most), 1) + "redis.register_function('wide', observe_1)"
+    assert connection.call("FUNCTION", "LOAD", source + loaded) == b"wide"
+    connection.close()
+
+
+def fits(layout: Layout) -> bool:
+    try:
+        return bool(observer(layout, 1))
+    except SchemaError:
+        return False
+
+
+def test_an_entity_with_too_many_measures_is_refused() -> None:
+    with pytest.raises(SchemaError, match="divide the features among more entities"):
+        observer(wide(200), 1)
