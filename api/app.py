@@ -19,15 +19,13 @@ from api.explain import NotExplainable, explanation
 from api.hot import HotRoutes
 from api.lookup import LookupUnavailable, find_decision, live_features
 from api.metrics import Metrics
-from api.model import ModelFailed, ServingModel
+from api.model import ModelFailed, ModelRefused, ServingModel
 from api.openapi import complete, problem
 from api.problem import SECURITY_HEADERS, Problem, of_denied
 from api.record import encode_json
-from api.serving import open_model
 from features.evaluate import Evaluator
 from features.event import mask_card_numbers
 from features.store import StoreUnavailable
-from models.artefact import ArtefactError
 from models.reasons import Audience
 
 SWEEP_EVERY_S = 10.0
@@ -74,9 +72,11 @@ class Service:
         if directory is None:
             raise NotExplainable(f"the model {version} is not here")
         if version not in self._models:
+            from api.serving import open_model
+
             try:
                 model = open_model(directory.parent / version, self.parts.catalogue)
-            except ArtefactError as error:
+            except ModelRefused as error:
                 raise NotExplainable(f"the model {version} is not here: {error}") from error
             while len(self._models) >= MODELS_MAX:
                 self._models.pop(next(iter(self._models)))

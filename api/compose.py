@@ -20,7 +20,6 @@ from api.query_store import QueryStore, open_store
 from api.rules.load import load as load_rules
 from api.rules.rule import EMPTY, RuleSet
 from api.rules.vocabulary import vocabulary_of
-from api.serving import open_model
 from api.work import Intake
 from features.catalogue import Catalogue, load
 from features.node import Limits as StoreLimits
@@ -111,8 +110,13 @@ def rules_of(config: ServiceConfig, catalogue: Catalogue, pseudonyms: Pseudonyms
 
 
 def model_of(config: ServiceConfig, catalogue: Catalogue) -> ServingModel | None:
-    """The configured model. Raises `ArtefactError`: what was given a model does not start without."""
-    return None if config.model_dir is None else open_model(config.model_dir, catalogue)
+    """The configured model. Raises `ModelRefused`: what was given a model does not start without."""
+    if config.model_dir is None:
+        return None
+    # Imported when there is a model: XGBoost brings seconds of other imports with it.
+    from api.serving import open_model
+
+    return open_model(config.model_dir, catalogue)
 
 
 def policy_of(config: ServiceConfig) -> Policy:
@@ -123,7 +127,7 @@ def policy_of(config: ServiceConfig) -> Policy:
 def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Parts:
     """Open everything that a deciding process needs; the journal `worker` is its own.
 
-    Raises `InvalidConfiguration`, `RuleSetError`, `ArtefactError`, `JournalBusy`, `JournalUnavailable`.
+    Raises `InvalidConfiguration`, `RuleSetError`, `ModelRefused`, `JournalBusy`, `JournalUnavailable`.
     """
     catalogue = load(config.catalogue)
     pseudonyms = pseudonyms_of(config)

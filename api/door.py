@@ -25,12 +25,12 @@ from api.compose import Parts, compose
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.journal import JournalBusy, JournalUnavailable
 from api.letter import BadRun, Fault, Place, fault_of, letter
+from api.model import ModelRefused
 from api.record import decode_json
 from api.rules.load import RuleSetError
 from api.work import EventKind, Inbound
 from features import SchemaError
 from features.store import StoreUnavailable
-from models.artefact import ArtefactError
 
 ASIDE_MAX: Final = 5_000
 AHEAD_BATCHES: Final = 8
@@ -307,7 +307,7 @@ def main() -> int:
         config = replace(config, redis_timeout_ms=config.redis_door_timeout_ms)
         parts = compose(config, f"door-{config.door_worker}", time.perf_counter_ns)
     except (
-        InvalidConfiguration, JournalBusy, JournalUnavailable, RuleSetError, ArtefactError, SchemaError,
+        InvalidConfiguration, JournalBusy, JournalUnavailable, RuleSetError, ModelRefused, SchemaError,
     ) as error:  # fmt: skip
         LOG.error("%s", error)
         return 2

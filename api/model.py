@@ -2,12 +2,13 @@
 
 What can go wrong, and what the caller does about it:
 
-* `ModelFailed`   decide without the model, declared degraded; try again later
+* `ModelFailed`    decide without the model, declared degraded; try again later
+* `ModelRefused`   do not start, or keep the model that serves: this one cannot be loaded here
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,20 @@ from models.calibration import Calibrator, score_1000
 from models.policy import Policy, band, expected_loss_minor
 from models.reasons import Audience, Reason
 from models.scorecard import Scorecard
-from models.scorer import Scorer
+
+if TYPE_CHECKING:
+    # Importing XGBoost takes seconds; a process without a model does without.
+    from models.scorer import Scorer
 
 Matrix = NDArray[np.float32]
 
 
 class ModelFailed(RuntimeError):
     """The scorer gave no usable answer."""
+
+
+class ModelRefused(RuntimeError):
+    """The artefact is missing, damaged, or of another catalogue."""
 
 
 class Explainer(Protocol):
@@ -46,7 +54,7 @@ class ServingModel:
     version: str
     features: tuple[str, ...]
     columns: NDArray[np.intp]
-    scorer: Scorer
+    scorer: "Scorer"
     calibrator: Calibrator
     policy: Policy
     explainer: Explainer

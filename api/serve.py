@@ -70,9 +70,9 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
     from api.app import Service, create_app
     from api.compose import compose
     from api.journal import JournalBusy, JournalUnavailable
+    from api.model import ModelRefused
     from api.rules.load import RuleSetError
     from features import SchemaError
-    from models.artefact import ArtefactError
 
     try:
         parts = compose(config, f"service-{number}", time.perf_counter_ns)
@@ -81,7 +81,7 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
         JournalBusy,
         JournalUnavailable,
         RuleSetError,
-        ArtefactError,
+        ModelRefused,
         SchemaError,
     ) as error:
         LOG.error("%s", error)
