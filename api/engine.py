@@ -52,7 +52,7 @@ class Limits:
 
     deadline_ms: int = 250
     backlog_max: int = 2_000_000
-    record_within_ms: int = 1_000
+    record_within_ms: int = 3_500
     lateness_ms: int | None = None
     future_skew_ms: int | None = None
 

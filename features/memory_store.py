@@ -7,7 +7,7 @@ from features.layout import Layout
 from features.state import Assertion, State
 from features.store import Arrival, Claim, Observed, Status
 
-TAKEOVER_MS = 2_000
+TAKEOVER_MS = 5_000
 
 
 @dataclass(slots=True)
