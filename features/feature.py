@@ -148,16 +148,13 @@ class Feature:
     @property
     def uses_labels(self) -> bool:
         """Whether it is derived from labels."""
-        return any(
-            i.uses_labels
-            if isinstance(i, Feature)
-            else isinstance(i, TileTerm) and _is_label(i.measure.source)
-            for i in self.inputs
-        )
+        return any(i.uses_labels if isinstance(i, Feature) else _is_label(i) for i in self.inputs)
 
 
-def _is_label(source: str) -> bool:
-    return source in (FRAUD, WITHDRAWN)
+def _is_label(term: Term) -> bool:
+    if isinstance(term, TileTerm):
+        return term.measure.source in (FRAUD, WITHDRAWN)
+    return isinstance(term, GapTerm | SpeedTerm) and term.head.source in (FRAUD, WITHDRAWN)
 
 
 def _where(where: tuple[Where, ...]) -> list[str]:
@@ -334,7 +331,7 @@ class Gap(Feature):
 
     @property
     def family(self) -> str:
-        return "recency"
+        return "label" if self.uses_labels else "recency"
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,3 +94,10 @@ def test_another_language_is_another_file():
     assert ReasonBook(words).wording(Unknown("n", "card", "label"))["code"] == "CARD"
     with pytest.raises(FileNotFoundError):
         load_reasons("xx")
+
+
+def test_the_time_since_a_reported_fraud_is_about_labels():
+    gap = features.Gap("terminal", source=features.FRAUD)
+    assert gap.uses_labels
+    assert BOOK.wording(gap)["code"] == "TERMINAL_FRAUD_HISTORY"
+    assert not features.Gap("terminal").uses_labels
