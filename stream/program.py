@@ -168,6 +168,8 @@ class Program:
             "python.fn-execution.bundle.time": "10",
             "python.fn-execution.arrow.batch.size": "10000",
             "execution.checkpointing.interval": f"{setting.checkpoint_interval_ms} ms",
+            # On the heap every checkpoint writes everything: one must not follow at the heels of the other.
+            "execution.checkpointing.min-pause": f"{setting.checkpoint_interval_ms} ms",
             "execution.checkpointing.mode": "EXACTLY_ONCE",
             "execution.checkpointing.timeout": "5 min",
             "execution.checkpointing.tolerable-failed-checkpoints": "10",

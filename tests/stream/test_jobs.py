@@ -145,6 +145,17 @@ def test_a_killed_task_manager_repeats_nothing_and_loses_nothing(installation: I
     installation.settle()
 
 
+def test_a_killed_cluster_gets_its_jobs_back_from_their_checkpoints(installation: Installation) -> None:
+    installation.add(100, "before the end")
+    installation.settle()
+    before = installation.jobs_said().count("from chk-")
+    installation.flink.stack.kill("jobmanager")
+    installation.flink.stack.kill("taskmanager")
+    installation.add(200, "after the end")
+    installation.settle()
+    assert installation.jobs_said().count("from chk-") >= before + 2
+
+
 def test_a_restarted_keeper_goes_on_from_the_last_checkpoint(installation: Installation) -> None:
     installation.add(100, "before the restart")
     installation.settle()
