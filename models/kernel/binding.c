@@ -28,7 +28,7 @@ void PyEval_RestoreThread(void *state);
 enum { OK = 0, FAILED = -1, BAD_MATRIX = 1, BAD_OUT = 2 };
 
 /* A short call keeps the interpreter lock: handing it over can cost milliseconds to get it back. */
-enum { SCORED_UNDER_LOCK = 64, EXPLAINED_UNDER_LOCK = 2 };
+enum { SCORED_UNDER_LOCK = 64, EXPLAINED_UNDER_LOCK = 8 };
 
 static int is_array(const buffer_t *view, char type, ptrdiff_t rows, ptrdiff_t columns)
 {

@@ -18,12 +18,12 @@
 /* Bit n of a mask: the row goes left at inner node n. */
 typedef uint64_t directions_t;
 
-INLINE directions_t directions_portable(const int32_t *keys, const int32_t *slots, const int32_t *x,
+INLINE directions_t directions_portable(const node_t *nodes, const int32_t *x,
                                         const int width)
 {
     directions_t left = 0;
     for (int node = 1; node < width; node++) {
-        left |= (directions_t)(x[slots[node]] < keys[node]) << node;
+        left |= (directions_t)(x[nodes[node].slot] < nodes[node].key) << node;
     }
     return left;
 }
@@ -40,18 +40,12 @@ INLINE uint32_t extract_portable(directions_t value, directions_t mask)
     return packed;
 }
 
-/* Sums the selected rows upwards and adds each inner node's sum to its feature. */
-INLINE void add_tree(const member_t *m, int32_t tree, float sums[][LANES], const int groups, double *phi)
+/* Adds the sum of each inner node to its feature. */
+INLINE void add_nodes(const member_t *m, int32_t tree, const float *sums, double *phi)
 {
-    for (int node = groups - 1; node >= 1; node--) {
-        for (int lane = 0; lane < LANES; lane++) {
-            sums[node][lane] = sums[2 * node][lane] + sums[2 * node + 1][lane];
-        }
-    }
-    const float *flat = &sums[0][0];
     uint32_t end = m->ends[tree];
     for (uint32_t entry = tree ? m->ends[tree - 1] : 0; entry < end; entry++) {
-        phi[m->features[entry]] += (double)flat[m->cells[entry]];
+        phi[m->features[entry]] += (double)sums[m->cells[entry]];
     }
 }
 
@@ -60,7 +54,7 @@ INLINE void explain_portable(const member_t *m, const int32_t *x, const int dept
     const int width = 1 << depth, groups = width / 4;
     for (int32_t tree = 0; tree < m->trees; tree++) {
         ptrdiff_t first = (ptrdiff_t)tree * width;
-        directions_t left = directions_portable(m->keys + first, m->slots + first, x, width);
+        directions_t left = directions_portable(m->nodes + first, x, width);
         float sums[2 * GROUPS_MAX][LANES];
         for (int group = 0; group < groups; group++) {
             ptrdiff_t at = (ptrdiff_t)tree * groups + group;
@@ -69,7 +63,12 @@ INLINE void explain_portable(const member_t *m, const int32_t *x, const int dept
                 sums[groups + group][lane] = m->table[row * LANES + lane];
             }
         }
-        add_tree(m, tree, sums, groups, phi);
+        for (int node = groups - 1; node >= 1; node--) {
+            for (int lane = 0; lane < LANES; lane++) {
+                sums[node][lane] = sums[2 * node][lane] + sums[2 * node + 1][lane];
+            }
+        }
+        add_nodes(m, tree, &sums[0][0], phi);
     }
 }
 
@@ -88,23 +87,27 @@ static void explain_row_portable(const member_t *m, const int32_t *x, double *ph
 #include <immintrin.h>
 
 /* One row: eight nodes at a time, their values gathered. */
-AVX2_TARGET INLINE void directions_row(const int32_t *keys, const int32_t *slots, const int32_t *x,
+AVX2_TARGET INLINE void directions_row(const node_t *nodes, const int32_t *x,
                                        const int width, directions_t *left)
 {
     if (width < 8) {
-        *left = directions_portable(keys, slots, x, width);
+        *left = directions_portable(nodes, x, width);
         return;
     }
     *left = 0;
     for (int node = 0; node < width; node += 8) {
-        __m256i slot = _mm256_loadu_si256((const __m256i *)(slots + node));
-        __m256i key = _mm256_loadu_si256((const __m256i *)(keys + node));
+        __m256 low = _mm256_loadu_ps((const float *)(nodes + node));
+        __m256 high = _mm256_loadu_ps((const float *)(nodes + node + 4));
+        /* nodes 0 1 4 5 2 3 6 7: both halves of a register are shuffled apart */
+        __m256i key = _mm256_castps_si256(_mm256_shuffle_ps(low, high, 0x88));
+        __m256i slot = _mm256_castps_si256(_mm256_shuffle_ps(low, high, 0xdd));
         __m256i goes_left = _mm256_cmpgt_epi32(key, _mm256_i32gather_epi32((const int *)x, slot, 4));
+        goes_left = _mm256_permute4x64_epi64(goes_left, 0xd8);
         *left |= (directions_t)(uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(goes_left)) << node;
     }
 }
 
-enum { AHEAD = 4 };
+enum { AHEAD = 4 }; /* at most LANES */
 
 /* Byte r of the result: bit r of every byte of `square`. */
 INLINE uint64_t transpose_bits(uint64_t square)
@@ -118,7 +121,7 @@ INLINE uint64_t transpose_bits(uint64_t square)
 }
 
 /* LANES rows, `x` is [slots][LANES]: one node at a time for all rows, then bits of rows become bits of nodes. */
-AVX2_TARGET INLINE void directions_lanes(const int32_t *keys, const int32_t *slots, const int32_t *x,
+AVX2_TARGET INLINE void directions_lanes(const node_t *nodes, const int32_t *x,
                                          const int width, directions_t *left)
 {
     uint8_t bytes[LANES][8];
@@ -126,8 +129,8 @@ AVX2_TARGET INLINE void directions_lanes(const int32_t *keys, const int32_t *slo
     for (int first = 0; first < width; first += step) {
         uint64_t square = 0;
         for (int node = first; node < first + step; node++) {
-            __m256i value = _mm256_loadu_si256((const __m256i *)(x + (ptrdiff_t)slots[node] * LANES));
-            __m256i goes_left = _mm256_cmpgt_epi32(_mm256_set1_epi32(keys[node]), value);
+            __m256i value = _mm256_loadu_si256((const __m256i *)(x + (ptrdiff_t)nodes[node].slot * LANES));
+            __m256i goes_left = _mm256_cmpgt_epi32(_mm256_set1_epi32(nodes[node].key), value);
             uint32_t rows = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(goes_left));
             square |= (uint64_t)rows << (8 * (node - first));
         }
@@ -160,10 +163,22 @@ AVX2_TARGET INLINE void add_selected(const member_t *m, int32_t tree, const floa
                                      double *phi)
 {
     float sums[2 * GROUPS_MAX][LANES];
+    __m256 sum[GROUPS_MAX];
+    /* unrolled, so that the sums stay in registers on their way up */
+#pragma GCC unroll 16
     for (int group = 0; group < groups; group++) {
-        _mm256_storeu_ps(sums[groups + group], _mm256_loadu_ps(selected[group]));
+        sum[group] = _mm256_loadu_ps(selected[group]);
+        _mm256_storeu_ps(sums[groups + group], sum[group]);
     }
-    add_tree(m, tree, sums, groups, phi);
+#pragma GCC unroll 4
+    for (int level = groups / 2; level >= 1; level /= 2) {
+#pragma GCC unroll 8
+        for (int node = 0; node < level; node++) {
+            sum[node] = _mm256_add_ps(sum[2 * node], sum[2 * node + 1]);
+            _mm256_storeu_ps(sums[level + node], sum[node]);
+        }
+    }
+    add_nodes(m, tree, &sums[0][0], phi);
 }
 
 /* `rows` rows: one, or up to LANES; phi is [rows][columns]. The table is larger than the caches that are near:
@@ -173,7 +188,7 @@ AVX2_TARGET INLINE void explain_avx2(const member_t *m, const int32_t *x, const 
 {
     const int width = 1 << depth, groups = width / 4;
     const int ahead = single ? AHEAD : 1;
-    const float *selected[AHEAD > LANES ? AHEAD : LANES][GROUPS_MAX];
+    const float *selected[LANES][GROUPS_MAX];
     for (int32_t tree = 0; tree < m->trees + ahead; tree++) {
         if (tree >= ahead) {
             for (int row = 0; row < rows; row++) {
@@ -185,9 +200,9 @@ AVX2_TARGET INLINE void explain_avx2(const member_t *m, const int32_t *x, const 
             ptrdiff_t first = (ptrdiff_t)tree * width;
             directions_t left[LANES];
             if (single) {
-                directions_row(m->keys + first, m->slots + first, x, width, left);
+                directions_row(m->nodes + first, x, width, left);
             } else {
-                directions_lanes(m->keys + first, m->slots + first, x, width, left);
+                directions_lanes(m->nodes + first, x, width, left);
             }
             for (int row = 0; row < rows; row++) {
                 select_rows(m, tree, left[row], groups, selected[(tree % ahead) * rows + row]);

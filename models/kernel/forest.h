@@ -28,10 +28,14 @@ enum {
 enum { PATH_PORTABLE = 0, PATH_AVX2 = 1 };
 
 typedef struct {
+    int32_t key;  /* threshold as an order key: a row goes left if its value is smaller */
+    int32_t slot; /* 0 .. 2 * features - 1 */
+} node_t;
+
+typedef struct {
     int32_t trees;           /* of the model */
     int32_t depth;           /* 2 .. DEPTH_MAX */
-    const int32_t *keys;     /* [padded trees][2^depth] threshold as an order key */
-    const int32_t *slots;    /* [padded trees][2^depth] 0 .. 2 * features - 1 */
+    const node_t *nodes;     /* [padded trees][2^depth] */
     const float *leaves;     /* [padded trees][2^depth] */
     const uint64_t *groups;  /* [trees][2^(depth-2)] nodes whose direction selects the row of the table */
     const uint32_t *starts;  /* [trees][2^(depth-2)] first row of the group */

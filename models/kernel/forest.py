@@ -26,8 +26,7 @@ class _Member(ctypes.Structure):
     _fields_ = (
         ("trees", ctypes.c_int32),
         ("depth", ctypes.c_int32),
-        ("keys", ctypes.c_void_p),
-        ("slots", ctypes.c_void_p),
+        ("nodes", ctypes.c_void_p),
         ("leaves", ctypes.c_void_p),
         ("groups", ctypes.c_void_p),
         ("starts", ctypes.c_void_p),
@@ -79,8 +78,7 @@ def _load() -> ctypes.PyDLL:
 class _Tables:
     """What a `_Member` points to; keeps the memory alive."""
 
-    keys: NDArray[np.int32]
-    slots: NDArray[np.int32]
+    nodes: NDArray[np.int32]
     leaves: NDArray[np.float32]
     groups: NDArray[np.uint64]
     starts: NDArray[np.uint32]
@@ -173,9 +171,9 @@ def _member(kernel: ctypes.PyDLL, trees: Trees, weight: float) -> tuple[_Member,
     table, expected = _tabulate(kernel, trees, groups, starts)
     ends, cells, features = _cells(trees)
     padding = -count % CHAINS
+    slots = trees.feature + np.where(trees.absent_left, np.int32(trees.features), np.int32(0))
     tables = _Tables(
-        _padded(_order_keys(trees.threshold), padding),
-        _padded(trees.feature + np.where(trees.absent_left, np.int32(trees.features), np.int32(0)), padding),
+        _padded(np.stack([_order_keys(trees.threshold), slots], axis=2), padding),
         _padded(trees.leaf, padding),
         groups,
         starts,

@@ -8,8 +8,7 @@ INLINE float walk(const member_t *m, const int32_t *x, const int depth)
     const int width = 1 << depth;
     float sum = m->base_margin;
     for (int32_t tree = 0; tree < m->trees; tree += CHAINS) {
-        const int32_t *keys = m->keys + (ptrdiff_t)tree * width;
-        const int32_t *slots = m->slots + (ptrdiff_t)tree * width;
+        const node_t *nodes = m->nodes + (ptrdiff_t)tree * width;
         const float *leaves = m->leaves + (ptrdiff_t)tree * width;
         int32_t at[CHAINS];
         for (int c = 0; c < CHAINS; c++) {
@@ -18,7 +17,7 @@ INLINE float walk(const member_t *m, const int32_t *x, const int depth)
         for (int level = 0; level < depth; level++) {
             for (int c = 0; c < CHAINS; c++) {
                 /* child of heap node n is 2n or 2n + 1; `at` counts from the first of the CHAINS trees */
-                at[c] = 2 * at[c] - c * width + (x[slots[at[c]]] >= keys[at[c]]);
+                at[c] = 2 * at[c] - c * width + (x[nodes[at[c]].slot] >= nodes[at[c]].key);
             }
         }
         int32_t here = m->trees - tree < CHAINS ? m->trees - tree : CHAINS;
@@ -52,8 +51,7 @@ static float row_margin(const member_t *m, const int32_t *x)
 /* LANES rows: every node of the tree is compared for all rows at once, then the leaves are folded upwards:
  * no walk, no gather, nothing that depends on the values. `x` is [slots][LANES]. */
 typedef struct {
-    const int32_t *keys;
-    const int32_t *slots;
+    const node_t *nodes;
     const float *leaves;
     const int32_t *x;
     int width;
@@ -71,8 +69,8 @@ FOLD fold0(const tree_t t, const int node)
     {                                                                                                        \
         __m256 left = fold##BELOW(t, 2 * node);                                                              \
         __m256 right = fold##BELOW(t, 2 * node + 1);                                                         \
-        __m256i value = _mm256_loadu_si256((const __m256i *)(t.x + (ptrdiff_t)t.slots[node] * LANES));       \
-        __m256i goes_left = _mm256_cmpgt_epi32(_mm256_set1_epi32(t.keys[node]), value);                      \
+        __m256i value = _mm256_loadu_si256((const __m256i *)(t.x + (ptrdiff_t)t.nodes[node].slot * LANES));  \
+        __m256i goes_left = _mm256_cmpgt_epi32(_mm256_set1_epi32(t.nodes[node].key), value);                 \
         return _mm256_blendv_ps(right, left, _mm256_castsi256_ps(goes_left));                                \
     }
 FOLD_LEVEL(1, 0)
@@ -89,7 +87,7 @@ FOLD_LEVEL(6, 5)
         __m256 sum = _mm256_set1_ps(m->base_margin);                                                         \
         for (int32_t tree = 0; tree < m->trees; tree++) {                                                    \
             ptrdiff_t first = (ptrdiff_t)tree * width;                                                       \
-            const tree_t t = {m->keys + first, m->slots + first, m->leaves + first, x, width};               \
+            const tree_t t = {m->nodes + first, m->leaves + first, x, width};                                \
             sum = _mm256_add_ps(sum, fold##N(t, 1));                                                         \
         }                                                                                                    \
         _mm256_storeu_ps(out, sum);                                                                          \
