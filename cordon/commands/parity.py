@@ -111,7 +111,8 @@ def handbook_plan(days: int, *, fast_lane: bool, rate: float) -> Plan:
 def payments_plan(folder: Path, transactions: int, *, fast_lane: bool, rate: float) -> Plan:
     """A generated world with labels and lifecycle events; repeats, disorder and garbage injected."""
     customers = max(60, min(2_000, transactions // 25))
-    spec = WorldSpec(customers=customers, days=max(8, round(transactions / (customers * 1.55)) + 1))
+    days = max(8, round(transactions / (customers * 1.55)) + 1)
+    spec = WorldSpec(customers=customers, days=days, fraud_share=0.005, label_delay_scale=0.25)
     world = generate(spec, WORLD_SEED)
     cut = world.transactions["time"][min(transactions, len(world.transactions) - 1)].as_py()
     path = folder / "world.parquet"
