@@ -13,7 +13,7 @@ from api.access import AccessDenied, Keys, require
 from api.answer import Accepted, Answer, Decided
 from api.batcher import Batcher, QueueFull
 from api.metrics import Metrics
-from api.problem import OVERLOADED, SECURITY_HEADERS, TOO_LARGE, Problem, of_answer, of_denied
+from api.problem import SECURITY_HEADERS, Problem, of_answer, of_denied, overloaded, too_large
 from api.record import answer_of, decode_json, encode_json
 from api.work import EventKind, Inbound
 from features.event import holds_card_number
@@ -65,7 +65,7 @@ class HotRoutes:
             await _refuse(send, of_denied(error))
         except QueueFull:
             self._metrics.count("cordon_overload", "queue")
-            await _refuse(send, OVERLOADED)
+            await _refuse(send, overloaded())
         except Problem as problem:
             await _refuse(send, problem)
         else:
@@ -125,11 +125,11 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
     body: bytes = message.get("body", b"")
     while message.get("more_body", False):
         if len(body) > limit:
-            raise TOO_LARGE
+            raise too_large()
         message = await receive()
         body += message.get("body", b"")
     if len(body) > limit:
-        raise TOO_LARGE
+        raise too_large()
     if message["type"] == "http.disconnect":
         raise Problem(400, "disconnected", "the client went away")
     return body

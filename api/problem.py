@@ -1,7 +1,6 @@
 """Problem details (RFC 9457): the one place that turns what went wrong into HTTP."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from api.access import AccessDenied
@@ -31,15 +30,23 @@ TITLES: Final[Mapping[int, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Problem(Exception):
     """A refusal as it goes over the wire. `code`: stable, for programs. `retry_after_s`: a header."""
 
-    status: int
-    code: str
-    detail: str
-    field: str | None = None
-    retry_after_s: float | None = None
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        field: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.retry_after_s = retry_after_s
 
     def body(self) -> bytes:
         """The JSON document; digits that look like a card number never leave in it."""
@@ -97,5 +104,13 @@ _UNAVAILABLE: Final = {
     "query_store": "the query store does not answer",
     "time": "the decision took too long and was given up",
 }
-TOO_LARGE: Final = Problem(413, "too_large", "the body is larger than allowed")
-OVERLOADED: Final = Problem(503, "overloaded", "too many decisions are waiting", retry_after_s=0.2)
+
+
+def too_large() -> Problem:
+    """413."""
+    return Problem(413, "too_large", "the body is larger than allowed")
+
+
+def overloaded() -> Problem:
+    """503: turned away before latency explodes."""
+    return Problem(503, "overloaded", "too many decisions are waiting", retry_after_s=0.2)

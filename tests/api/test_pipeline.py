@@ -1,9 +1,11 @@
 """Kafka in, journal, Kafka out, query store: the processes on a real broker and a real Valkey."""
 
+import functools
 import json
 import signal
 from base64 import b64decode
 from collections import Counter
+from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
@@ -37,14 +39,14 @@ class Installation:
         })  # fmt: skip
         known = consumer.list_topics(topic, timeout=20).topics[topic].partitions
         consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in known])
-        found = []
+        found: list[dict[str, Any]] = []
 
         def enough():
-            found.extend(json.loads(m.value()) for m in consumer.consume(5_000, 0.2) if not m.error())
+            found.extend(json.loads(m.value() or b"") for m in consumer.consume(5_000, 0.2) if not m.error())
             return len(found) >= expected
 
         wait_for(enough, seconds)
-        found.extend(json.loads(m.value()) for m in consumer.consume(5_000, 0.5) if not m.error())
+        found.extend(json.loads(m.value() or b"") for m in consumer.consume(5_000, 0.5) if not m.error())
         consumer.close()
         return found
 
@@ -110,6 +112,10 @@ def test_everything_valid_arrives_exactly_once_and_everything_bad_is_a_dead_lett
     assert {r["id"] for r in mine["decisions"]} == {f"t{i}" for i in range(3, 300, 7)}
 
 
+def holds(store, decisions):
+    return store.counts()["decision"] >= decisions
+
+
 def test_kill_9_of_door_publisher_and_projector_loses_and_doubles_nothing(installation):
     start = installation.processes.start
     total = 3_000
@@ -117,7 +123,7 @@ def test_kill_9_of_door_publisher_and_projector_loses_and_doubles_nothing(instal
     for round_ in range(3):
         running = [start(m) for m in ("api.publisher", "api.projector", "api.door")]
         store = open_store(f"sqlite:///{installation.directory / 'query.sqlite'}")
-        wait_for(lambda s=store, r=round_: s.counts()["decision"] >= 300 * (r + 1), 60)
+        wait_for(functools.partial(holds, store, 300 * (round_ + 1)), 60)
         store.close()
         for process in running:
             kill(process)
