@@ -56,7 +56,6 @@ def test_a_loaded_model_scores_as_the_trained_one(trained, published):
     assert model.policy == trained.policy
     assert model.scorecard == trained.scorecard
     assert model.version == published.name
-    assert model.fallback is None
 
 
 def test_the_manifest_tells_the_model_s_story(published):
