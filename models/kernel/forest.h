@@ -19,10 +19,10 @@
 
 enum {
     DEPTH_MAX = 6,
-    GROUPS_MAX = 16, /* 2^(DEPTH_MAX - 2) */
+    GROUPS_MAX = 16,    /* 2^(DEPTH_MAX - 2) */
     FEATURES_MAX = 512, /* bounds the row buffers on the stack */
-    LANES = 8,           /* rows scored at a time, and floats in a row of a contribution table */
-    CHAINS = 8           /* trees walked side by side for one row; trees are padded to a multiple of it */
+    LANES = 8,          /* rows explained at a time, and floats in a row of a contribution table */
+    CHAINS = 8          /* trees walked side by side for one row; trees are padded to a multiple of it */
 };
 
 enum { PATH_PORTABLE = 0, PATH_AVX2 = 1 };
@@ -42,7 +42,7 @@ typedef struct {
     const float *table;      /* [rows][LANES] contributions */
     const uint32_t *ends;    /* [trees] end of the tree's entries in `cells` and `features` */
     const uint8_t *cells;    /* where the sum of an inner node stands, see explain.c */
-    const uint16_t *features; /* which feature it splits on */
+    const uint16_t *features; /* of the inner nodes: which feature it splits on */
     double base_value;       /* expectation of the margin: last column of the contributions */
     double weight;           /* share in the blend */
     float base_margin;       /* what the sum of the leaves starts from */
