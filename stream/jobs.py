@@ -65,6 +65,11 @@ def start(program: Program, generation: str, restore: str | None, parcel: Path) 
         raise NotAccepted(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
 
+def bound_client() -> None:
+    """Limits of the Java client that submits: it plans a query now and then, no more. Before its start."""
+    os.environ.setdefault("JVM_ARGS", "-Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1")
+
+
 def keep(setting: Setting, stop: threading.Event) -> None:
     """Keep the jobs until `stop`."""
     rest, store, log = Rest(setting.rest), life(setting), log_end(setting)
@@ -153,6 +158,7 @@ def main() -> int:
     except (InvalidSetting, SchemaError) as error:
         say(str(error))
         return 2
+    bound_client()
     keep(setting, stop)
     return 0
 
