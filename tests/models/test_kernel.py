@@ -190,6 +190,12 @@ def test_other_matrices_are_refused(matrix):
             call(matrix)
 
 
+def test_scattered_memory_is_refused():
+    forest = Forest([raw(fit(Recipe()))], [1.0])
+    with pytest.raises(ValueError, match="not C-contiguous"):
+        forest.score(np.zeros((2, 10), dtype=np.float32)[:, ::2])
+
+
 def test_no_rows_are_no_answers():
     forest = Forest([raw(fit(Recipe()))], [1.0])
     nothing = np.zeros((0, 5), dtype=np.float32)
