@@ -6,7 +6,7 @@ ARGS :=
 PACKAGES := features stream models api cordon bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format up down status bench lock clean
+.PHONY: help setup demo test check format up down status bench reference lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,9 @@ status: ## show the parts of the running stack
 
 bench: setup ## measure; the result is kept in bench/results/
 	@.venv/bin/cordon bench $(ARGS)
+
+reference: setup ## write the generated pages and the README's numbers
+	@.venv/bin/cordon reference
 
 lock: ## resolve requirements/*.txt again, with hashes and without index addresses
 	@$(LOCK) --extra service -o requirements/service.txt

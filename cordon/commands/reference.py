@@ -1,15 +1,19 @@
-"""`cordon reference`: write the generated pages of `docs/reference/`."""
+"""`cordon reference`: write the pages and tables that follow from code and results."""
 
 from pathlib import Path
 
+from cordon.evidence import RESULTS, ROOT
+from cordon.numbers import fill
 from cordon.reference import catalogue_page
 from features import load
 
 CATALOGUES = ("payments", "handbook")
 
 
-def command(directory: Path = Path("docs/reference")) -> None:
-    """Write the pages that follow from code."""
+def command(directory: Path = ROOT / "docs" / "reference") -> None:
+    """Write `docs/reference/` and the README's numbers."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in CATALOGUES:
         (directory / f"{name}.md").write_text(catalogue_page(load(name)))
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(), RESULTS))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cordon.evidence import RESULTS
+from cordon.numbers import fill
 from cordon.reference import catalogue_page, meaning
 from features import Catalogue, load
 
@@ -30,3 +32,8 @@ def test_the_catalogue_of_the_guide_runs(tmp_path: Path) -> None:
     found = load(str(file))
     assert isinstance(found, Catalogue)
     assert set(found.entities) == {"sender", "depot", "route"}
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
+    readme = (DOCS.parent / "README.md").read_text()
+    assert fill(readme, RESULTS) == readme, "run `make reference`"

@@ -1,0 +1,68 @@
+"""The README's table of numbers, from the results that commands have written."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- numbers -->", "<!-- /numbers -->"
+
+ROWS: tuple[tuple[str, str, str, str], ...] = (
+    ("parity_handbook", "cordon parity --catalogue handbook", "decisions recomputed by the oracle", "decisions"),
+    ("parity_handbook", "cordon parity --catalogue handbook", "feature values that differ", "mismatch"),
+    ("parity_handbook_lockstep", "cordon parity --catalogue handbook --fast-lane off",
+     "decisions on Flink's values alone", "decisions"),
+    ("parity_handbook_lockstep", "cordon parity --catalogue handbook --fast-lane off",
+     "feature values that differ", "mismatch"),
+    ("parity_payments", "cordon parity --catalogue payments", "decisions recomputed by the oracle", "decisions"),
+    ("parity_payments", "cordon parity --catalogue payments", "feature values that differ", "mismatch"),
+    ("parity_published", "cordon parity --published", "rows of the handbook's published features", "rows"),
+    ("parity_published", "cordon parity --published", "rows that differ, all of them ties", "mismatch"),
+    ("drill_flink", "cordon drill flink", "stored slots after two kills of Flink", "tiles"),
+    ("drill_flink", "cordon drill flink", "slots that are wrong", "wrong"),
+    ("drill_redis", "cordon drill redis", "stored slots after a loss of Redis", "tiles"),
+    ("drill_redis", "cordon drill redis", "slots that are wrong", "wrong"),
+    ("evaluate_handbook", "cordon evaluate handbook", "ROC AUC, four test folds", "auc"),
+    ("evaluate_handbook", "cordon evaluate handbook", "average precision", "ap"),
+    ("evaluate_handbook", "cordon evaluate handbook", "card precision at 100", "cp100"),
+    ("demo", "make demo ARGS=--once", "decisions over HTTP, p99 in ms", "p99_ms"),
+    ("demo", "make demo ARGS=--once", "vectors that lack an earlier transaction of their own", "own_key_stale"),
+    ("demo", "make demo ARGS=--once", "precision on attack campaigns", "precision"),
+    ("demo", "make demo ARGS=--once", "recall after the first of each", "recall"),
+    ("score", "cordon bench score", "one row scored, times faster than XGBoost", "ratio_single"),
+    ("explain", "cordon bench explain", "one row explained exactly, times faster than XGBoost", "ratio_single"),
+)  # fmt: skip
+
+
+def table(results: Path) -> str:
+    """Markdown table of what has been measured; rows without a result are left out."""
+    lines = ["| what | value | command | commit |", "|---|---|---|---|"]
+    for name, command, what, key in ROWS:
+        found = _read(results / f"{name}.json")
+        if key in found:
+            lines.append(f"| {what} | {_shown(found[key])} | `{command}` | `{str(found['commit'])[:7]}` |")
+    machines = {_machine(_read(path)) for path in results.glob("*.json")} - {""}
+    return (
+        "\n".join([*lines, "", f"Measured on: {'; '.join(sorted(machines))}."]) if machines else "None yet."
+    )
+
+
+def fill(readme: str, results: Path) -> str:
+    """The README with its table made anew. Raises `ValueError` without the markers."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table(results)}\n{END}{after}"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    machine = result.get("machine")
+    return f"{machine['cpu']}, {machine['cores']} cores" if isinstance(machine, dict) else ""
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
