@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from api.observer import Observer
 from api.record import encode_json
 from features.catalogue import Catalogue
 from features.event import (
@@ -80,6 +81,7 @@ class Intake:
         self.pseudonyms = pseudonyms
         self.rates = rates
         self._token = token
+        self._observer = Observer(catalogue)
         self._observe = observe
         self._alone = {e.fields[0]: e.name for e in catalogue.schema.entities if len(e.fields) == 1}
         self._identifying = catalogue.schema.identifying
@@ -173,15 +175,14 @@ class Intake:
         content: bytes,
     ) -> Work:
         number = self.pseudonyms.event(key)
-        targets = []
-        for entity, layout in self.catalogue.layouts.items():
-            pseudonym = identity.entities.get(entity)
-            if pseudonym is None:
-                continue
-            seen = layout.observation(number, source, int(facts["time_ms"]), values, identity.marks)
-            # A transaction reads every state; what follows it touches only where it leaves a trace.
-            if kind == "transaction" or not seen.empty:
-                targets.append(Target(entity, pseudonym, seen))
+        seen = self._observer.observations(number, source, int(facts["time_ms"]), values, identity.marks)
+        known = identity.entities
+        # A transaction reads every state; what follows it touches only where it leaves a trace.
+        targets = [
+            Target(entity, known[entity], observation)
+            for entity, observation in seen
+            if entity in known and (kind == "transaction" or not observation.empty)
+        ]
         payload = encode_json(facts)
         arrival = Arrival(key, content, self._token(), payload, tuple(targets), self._observe)
         return Work(key, kind, facts, values, identity, arrival)
