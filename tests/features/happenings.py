@@ -38,7 +38,7 @@ def _sometimes(values: list[str]) -> st.SearchStrategy[str | None]:
 def fields(draw: st.DrawFn) -> dict[str, Scalar]:
     """A payment's fields, absent ones left out."""
     placed = draw(st.booleans())
-    drawn = {
+    drawn: dict[str, Scalar | None] = {
         "amount": draw(st.sampled_from([0, 1, 999, 1_000, 100_000_000]) | st.integers(0, 50_000)),
         "currency": "EUR",
         "card": draw(_sometimes(["c1", "c2"])),

@@ -1,6 +1,7 @@
 """The oracle, checked by hand: each example is small enough to count on fingers."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,8 @@ def test_a_map_remembers_the_most_recent_values() -> None:
 
 
 def test_speed_between_paris_and_london() -> None:
-    paris, london = {"latitude": 48.8566, "longitude": 2.3522}, {"latitude": 51.5074, "longitude": -0.1278}
+    paris: dict[str, Any] = {"latitude": 48.8566, "longitude": 2.3522}
+    london = {"latitude": 51.5074, "longitude": -0.1278}
     speed = decide(Speed("card"), paid(0, **paris), now=(HOUR, london))
     assert speed == pytest.approx(343.6, abs=1.0)
     assert decide(Speed("card"), paid(0), now=(HOUR, london)) is None
