@@ -201,6 +201,22 @@ def test_a_long_life_leaves_the_same_bytes(catalogue: Catalogue, store: OnlineSt
         apply((reference, store), f"long {seed}", number, Step(entity, 0, change))
 
 
+def test_a_mark_is_found_only_where_a_mark_begins(catalogue: Catalogue, store: OnlineStore) -> None:
+    """Marks that look like times, or lie across two entries."""
+    reference = MemoryStore(catalogue.layouts, wall_ms)
+    entity = next(name for name, layout in catalogue.layouts.items() if layout.maps)
+    layout = catalogue.layouts[entity]
+    across = int.from_bytes((1).to_bytes(8, "little")[4:] + NOON.to_bytes(8, "little")[:4], "little")
+    for number, mark in enumerate([1, NOON, across, NOON + 1, NOON + 2, 1, NOON]):
+        marks = tuple(mark for _ in layout.maps)
+        nothing = (0,) * len(layout.measures), (0,) * len(layout.heads)
+        change = Observation(number + 1, NOON + number, *nothing, marks)
+        apply((reference, store), "marks", number, Step(entity, 0, change))
+    for number, mark in enumerate([NOON + 3, NOON + 4]):
+        entry = Assertion((), (), ((0, mark, NOON + 9 + number),))
+        apply((reference, store), "marks", number, Step(entity, 0, entry))
+
+
 @pytest.mark.parametrize("name", sorted(CATALOGUES))
 def test_rows_of_a_merge_have_the_sizes_that_the_sections_say(name: str) -> None:
     for layout in CATALOGUES[name].layouts.values():
