@@ -23,12 +23,14 @@ class FreshnessGauge:
     _last_decision_ms: int = 0
     _flink: dict[tuple[str, int], tuple[str, int, int, int]] = field(default_factory=dict)
     _generations: set[str] = field(default_factory=set)
+    _rebuilding: bool = False
 
     def refresh(self, now_ms: int) -> None:
         """Ask again if the answer is old. Raises `StoreUnavailable`."""
         if now_ms - self._asked_ms < self.every_ms:
             return
         self._flink = self.store.watermark()
+        self._rebuilding = self.store.rebuilding()
         self.note_generation()
         self._asked_ms = now_ms
 
@@ -57,6 +59,8 @@ class FreshnessGauge:
         return Freshness(self._state(bool(own), lag_ms), self.generation, lag_ms)
 
     def _state(self, reported: bool, lag_ms: int | None) -> FreshnessState:
+        if self._rebuilding:
+            return "rebuilding"
         if not reported and (self._flink or len(self._generations) > 1):
             return "rebuilding"
         if lag_ms is not None and lag_ms > self.stale_after_ms:

@@ -107,8 +107,8 @@ class Pipeline:
 
     def rebuilding(self) -> bool:
         """Whether the store says that its state is being rebuilt from the log."""
-        with redis.Redis.from_url(self.settings.redis.url) as client:
-            return bool(client.exists(f"{{{self.settings.tenant}:meta}}:rebuilding"))
+        with self.connected() as store:
+            return store.rebuilding()
 
     @contextlib.contextmanager
     def lockstep(self) -> Iterator[LoggedAndSeen]:

@@ -82,7 +82,12 @@ class Kafka(Group):
         default="journal.positions", description="published position per journal, compacted"
     )
     group: str = Field(default="cordon", description="prefix of the consumer groups")
-    partitions: int = Field(default=4, ge=1, le=1024, description="of the topics of transactions and events")
+    partitions: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="of the topics of transactions and the log; one keeps a replay in order",
+    )
 
 
 class Journal(Group):

@@ -188,6 +188,10 @@ class ClusterStore:
             known = self._token = self._identify()
         return generation(known.decode(), *self._run_ids.values())
 
+    def rebuilding(self) -> bool:
+        """See `OnlineStore.rebuilding`."""
+        return self._ask([("EXISTS", self._commands.keys.rebuilding)])[0] == 1
+
     def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
         """See `OnlineStore.watermark`."""
         return parse_watermark(pairs(self._ask([("HGETALL", self._commands.keys.watermark)])[0]))

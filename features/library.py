@@ -254,6 +254,11 @@ class Keys:
         return f"{{{self.tenant}:meta}}:generation"
 
     @property
+    def rebuilding(self) -> str:
+        """Present while state is missing; holds the generation and the wall clock of its detection."""
+        return f"{{{self.tenant}:meta}}:rebuilding"
+
+    @property
     def watermark(self) -> str:
         """Hash of the Flink jobs' positions."""
         return f"{{{self.tenant}:meta}}:watermark"

@@ -95,6 +95,10 @@ class MemoryStore:
         """See `OnlineStore.generation`."""
         return "memory"
 
+    def rebuilding(self) -> bool:
+        """See `OnlineStore.rebuilding`."""
+        return False
+
     def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
         """See `OnlineStore.watermark`."""
         return {}

@@ -137,6 +137,10 @@ class RedisStore:
             self._identify(self._connection)
         return self._generation
 
+    def rebuilding(self) -> bool:
+        """See `OnlineStore.rebuilding`."""
+        return self._ask([("EXISTS", self._commands.keys.rebuilding)])[0] == 1
+
     def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
         """See `OnlineStore.watermark`."""
         return parse_watermark(pairs(self._ask([("HGETALL", self._commands.keys.watermark)])[0]))

@@ -127,6 +127,9 @@ class OnlineStore(Protocol):
     def generation(self) -> str:
         """Token of this store's life; another one means that state was lost or may have been."""
 
+    def rebuilding(self) -> bool:
+        """Whether state was lost and the log has not yet given all of it back."""
+
     def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
         """`(topic, partition) -> (generation, next offset, event time ms, wall ms)` of the Flink jobs."""
 

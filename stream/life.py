@@ -43,16 +43,16 @@ class Life:
 
     def rebuilding(self) -> str | None:
         """The generation that is being rebuilt, if one is."""
-        reply = self._meta("GET", rebuilding_key(self.keys.tenant))
+        reply = self._meta("GET", self.keys.rebuilding)
         return reply.decode().split(" ")[0] if isinstance(reply, bytes) else None
 
     def begin_rebuilding(self, life: str, now_ms: int) -> None:
         """Say that state is missing: answers are degraded until `end_rebuilding`."""
-        self._meta("SET", rebuilding_key(self.keys.tenant), f"{life} {now_ms}")
+        self._meta("SET", self.keys.rebuilding, f"{life} {now_ms}")
 
     def end_rebuilding(self) -> None:
         """Say that state is complete again."""
-        self._meta("DEL", rebuilding_key(self.keys.tenant))
+        self._meta("DEL", self.keys.rebuilding)
 
     def _meta(self, *arguments: str) -> Reply:
         owners = self._owners()
@@ -70,11 +70,6 @@ class Life:
             except StoreBusy as error:
                 trouble = error
         raise trouble
-
-
-def rebuilding_key(tenant: str) -> str:
-    """Present while state is missing; holds the generation and the wall clock of its detection."""
-    return f"{{{tenant}:meta}}:rebuilding"
 
 
 def _ask(node: Address, answer_s: float, *arguments: str) -> Reply:

@@ -39,7 +39,6 @@ PATIENCE_S = 300.0
 OWN_HISTORY = (HOUR, DAY, 30 * DAY)
 
 
-@dataclass(slots=True)
 class Seen(Keeper):
     """Also keeps what the scoreboard needs of each decision."""
 

@@ -15,7 +15,6 @@ from cordon.stack.valkey import Valkey
 from features.catalogue import Catalogue, load
 from features.library import Keys
 from features.state import State
-from stream.life import rebuilding_key
 from tests.parts import ROOT, RunningFlink, RunningKafka
 from tests.stream.log_world import START_MS, Record, expected_states, payments, produce
 
@@ -176,7 +175,7 @@ def test_a_lost_store_is_rebuilt_from_the_log(installation: Installation) -> Non
 
     def rebuilding() -> bool:
         with installation.client as client:
-            return client.get(rebuilding_key(TENANT)) is not None
+            return client.get(f"{{{TENANT}:meta}}:rebuilding") is not None
 
     installation.wait("the mark", rebuilding)
     installation.wait("the end of the rebuilding", lambda: not rebuilding())
