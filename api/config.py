@@ -67,6 +67,7 @@ class ServiceConfig:
     door_worker: int = 0
     dead_letters_max: int = 100
     api_keys: str = "dev-key=admin"
+    metrics_port: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServiceConfig":
@@ -121,6 +122,7 @@ class ServiceConfig:
             door_worker=read.number("DOOR_WORKER", defaults.door_worker),
             dead_letters_max=read.number("SERVICE__DEAD_LETTERS_MAX", defaults.dead_letters_max),
             api_keys=read.text("SERVICE__API_KEYS", defaults.api_keys),
+            metrics_port=read.number("METRICS_PORT", defaults.metrics_port),
         )
 
 

@@ -25,6 +25,7 @@ from api.compose import Parts, compose
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.journal import JournalBusy, JournalUnavailable
 from api.letter import BadRun, Fault, Place, fault_of, letter
+from api.metrics import Metrics, count_answer
 from api.model import ModelRefused
 from api.record import decode_json
 from api.rules.load import RuleSetError
@@ -76,9 +77,14 @@ class Door:
     """Consumer, engine and dead letters. `clock`: wall clock in ms; `sleep`: seconds."""
 
     def __init__(
-        self, parts: Parts, clock: Callable[[], int], sleep: Callable[[float], None] = time.sleep
+        self,
+        parts: Parts,
+        clock: Callable[[], int],
+        metrics: Metrics,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.parts = parts
+        self._metrics = metrics
         self.config = parts.config
         self._clock = clock
         self._sleep = sleep
@@ -185,6 +191,9 @@ class Door:
 
     def _handle(self, taken: Sequence[Taken]) -> None:
         events = [t.event for t in taken if isinstance(t.event, Inbound)]
+        self._metrics.observe("cordon_batch_size", len(taken), "kafka")
+        journal = self.parts.journal
+        self._metrics.set("cordon_journal_backlog_records", journal.backlog, journal.directory.name)
         answers = iter(self.parts.engine.decide_batch(events, now_ms=self._clock()))
         stopped = False
         blocked = False
@@ -192,6 +201,8 @@ class Door:
         for number, item in enumerate(taken):
             answer = next(answers) if isinstance(item.event, Inbound) else None
             fault = item.event if isinstance(item.event, Fault) else _fault(answer)
+            if answer is not None:
+                count_answer(self._metrics, answer, "kafka")
             if isinstance(answer, Pending | Unavailable) and isinstance(item.event, Inbound):
                 self._aside.append(replace(item, event=replace(item.event, waited=True)))
                 if isinstance(answer, Unavailable):
@@ -218,6 +229,7 @@ class Door:
             self._sleep(RETRY_S * 10)
 
     def _letter(self, fault: Fault, item: Taken) -> None:
+        self._metrics.count("cordon_dead_letters", fault.code)
         value = letter(fault, item.place, item.value, self._clock())
         key = f"{item.place.topic}-{item.place.partition}-{item.place.offset}"
         self._letters.produce(self.config.topics.dead_letters, value, key, on_delivery=self._note_delivery)
@@ -260,6 +272,7 @@ class Door:
         except StoreUnavailable:
             return
         if found:
+            self._metrics.count("cordon_abandoned", by=found)
             LOG.warning("%d abandoned attempts recorded", found)
 
     def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
@@ -311,7 +324,9 @@ def main() -> int:
     ) as error:  # fmt: skip
         LOG.error("%s", error)
         return 2
-    door = Door(parts, lambda: time.time_ns() // 1_000_000)
+    metrics = Metrics()
+    metrics.serve(config.host, config.metrics_port)
+    door = Door(parts, lambda: time.time_ns() // 1_000_000, metrics)
 
     def stop(*_: object) -> None:
         door.stopping = True

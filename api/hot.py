@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access import AccessDenied, Keys, require
 from api.answer import Accepted, Answer, Decided
 from api.batcher import Batcher, QueueFull
-from api.metrics import Metrics
+from api.metrics import Metrics, count_answer
 from api.problem import SECURITY_HEADERS, Problem, of_answer, of_denied, overloaded, too_large
 from api.record import answer_of, decode_json, encode_json
 from api.work import EventKind, Inbound
@@ -80,22 +80,6 @@ class HotRoutes:
         problem = of_answer(answer)
         if problem is not None:
             raise problem
-
-
-def count_answer(metrics: Metrics, answer: Answer, door: str) -> None:
-    """Count one answer."""
-    if isinstance(answer, Decided) and not answer.replay:
-        metrics.count("cordon_decisions", door, answer.record["outcome"])
-        for part in answer.record["degraded"]:
-            metrics.count("cordon_degraded", part)
-        for result in answer.record["rules"]:
-            if result["result"] == "hit":
-                metrics.count("cordon_rule_hits", result["id"], result["mode"])
-    elif isinstance(answer, Accepted) and not answer.replay:
-        metrics.count("cordon_follow_events", answer.record["type"])
-    else:
-        kind = "replay" if isinstance(answer, Decided | Accepted) else type(answer).__name__.lower()
-        metrics.count("cordon_answers_other", door, kind)
 
 
 def _shown(answer: Answer) -> tuple[int, bytes]:

@@ -8,14 +8,24 @@ import os
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+    start_http_server,
+)
+
+from api.answer import Accepted, Answer, Decided
 
 MetricName = Literal[
     # Counter, by door and outcome: transactions decided and recorded.
     "cordon_decisions",
     # Counter, by door and kind (replay, refused, conflict, unknown, pending, unavailable): other answers.
     "cordon_answers_other",
-    # Counter, by kind (label or the lifecycle kind's family `event`): accepted events that follow decisions.
+    # Counter, by kind (label, event): recorded events that follow decisions.
     "cordon_follow_events",
     # Histogram, seconds: HTTP decision request received to response ready, in the service.
     "cordon_decision_seconds",
@@ -108,6 +118,27 @@ class Metrics:
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
             return generate_latest(registry)
         return generate_latest(self.registry)
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer for this process on a port of its own, in a thread; 0: not at all."""
+        if port:
+            start_http_server(port, host, registry=self.registry)
+
+
+def count_answer(metrics: Metrics, answer: Answer, door: str) -> None:
+    """Count one answer of the engine."""
+    if isinstance(answer, Decided) and not answer.replay:
+        metrics.count("cordon_decisions", door, answer.record["outcome"])
+        for part in answer.record["degraded"]:
+            metrics.count("cordon_degraded", part)
+        for result in answer.record["rules"]:
+            if result["result"] == "hit":
+                metrics.count("cordon_rule_hits", result["id"], result["mode"])
+    elif isinstance(answer, Accepted) and not answer.replay:
+        metrics.count("cordon_follow_events", answer.record["type"])
+    else:
+        kind = "replay" if isinstance(answer, Decided | Accepted) else type(answer).__name__.lower()
+        metrics.count("cordon_answers_other", door, kind)
 
 
 NAMES: Final = tuple(_LABELS)

@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from api.attempts import claim_key
 from api.compose import store_of
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.engine import QueryStoreUnavailable
+from api.metrics import Metrics
 from api.query_store import Logged, QueryStore, open_store
 from api.record import decode_json, receipt
 from features.catalogue import load
@@ -36,11 +38,13 @@ class Projector:
         config: ServiceConfig,
         store: OnlineStore,
         open_query: Callable[[], QueryStore],
+        metrics: Metrics,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._config = config
         self._store = store
         self._open = open_query
+        self._metrics = metrics
         self._sleep = sleep
         self._receipts: list[tuple[str, bytes]] = []
         self.projected = 0
@@ -96,6 +100,10 @@ class Projector:
             doubled = query.project(records, positions)
             self.projected += len(records)
             self.doubled += len(doubled)
+            for topic, count in Counter(logged.topic for logged in records).items():
+                self._metrics.count("cordon_projected_records", topic, by=count)
+            if doubled:
+                self._metrics.count("cordon_doubled_decisions", by=len(doubled))
             for id_ in doubled:
                 LOG.error("%s was decided twice; both decisions are kept", id_)
             again = set(doubled)
@@ -140,7 +148,9 @@ def main() -> int:
     except (InvalidConfiguration, ValueError) as error:
         LOG.error("%s", error)
         return 2
-    projector = Projector(config, store, lambda: open_store(config.query_store))
+    metrics = Metrics()
+    metrics.serve(config.host, config.metrics_port)
+    projector = Projector(config, store, lambda: open_store(config.query_store), metrics)
 
     def stop(*_: object) -> None:
         projector.stopping = True

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from api.config import InvalidConfiguration, ServiceConfig, Topics, here
 from api.journal import Journal, JournalBusy, JournalUnavailable, Mark
 from api.journal_reader import JournalReader, Position
+from api.metrics import Metrics
 from api.record import Kind, decode_json, encode_json, unpack
 from api.segment import BATCH_HEADER, Damage, Record, name_of, read_batch_header
 
@@ -56,8 +57,11 @@ def journal_id(directory: Path) -> str | None:
 class Publisher:
     """Readers of all journals below a directory and one transactional producer."""
 
-    def __init__(self, config: ServiceConfig, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, config: ServiceConfig, metrics: Metrics, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._config = config
+        self._metrics = metrics
         self._sleep = sleep
         self._readers: dict[str, JournalReader] = {}
         self._producer: Producer | None = None
@@ -97,9 +101,13 @@ class Publisher:
         if found:
             self._ship(found)
             for name in found:
-                self._readers[name].ship()
+                reader = self._readers[name]
+                reader.ship()
+                self._metrics.set("cordon_journal_backlog_records", reader.backlog, reader.directory.name)
         count = sum(map(len, found.values()))
         self.shipped += count
+        if count:
+            self._metrics.count("cordon_published_records", by=count)
         return count
 
     def _ship(self, found: Mapping[str, list[Record]]) -> None:
@@ -271,10 +279,13 @@ def main() -> int:
     """Run until told to stop; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        publisher = Publisher(here())
+        config = here()
     except InvalidConfiguration as error:
         LOG.error("%s", error)
         return 2
+    metrics = Metrics()
+    metrics.serve(config.host, config.metrics_port)
+    publisher = Publisher(config, metrics)
 
     def stop(*_: object) -> None:
         publisher.stopping = True
