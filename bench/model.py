@@ -9,13 +9,19 @@ percentiles, the smaller one is reported.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
+
+from cordon.evidence import machine
+from cordon.failure import Failure
+from models.ensemble import Ensemble, Member
+from models.kernel.errors import KernelError
+from models.scorer import KernelScorer
 
 Matrix = NDArray[np.float32]
 Call = Callable[[Matrix], object]
@@ -26,7 +32,13 @@ DEPTH: Final = 6
 TRAINING_ROWS: Final = 20_000
 ABSENT: Final = 0.1
 SIZES: Final = (1, 32, 128)
+RUNS: Final = 3
 WARM_UP: Final = 3
+CALLS_MAX: Final = 20_000
+
+
+class NothingToMeasure(Failure):
+    """The kernel cannot be built here, or does not give XGBoost's answers: nothing is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,16 @@ class Timing:
     p10_us: float
     p90_us: float
     calls: int
+
+
+def open_kernel(booster: xgb.Booster) -> KernelScorer:
+    """The booster as an ensemble of one. Raises `NothingToMeasure`."""
+    names = tuple(f"f{i}" for i in range(FEATURES))
+    member = Member("only", bytes(booster.save_raw("ubj")), 1.0, uses_labels=False)
+    try:
+        return KernelScorer(Ensemble(names, (member,)))
+    except KernelError as error:
+        raise NothingToMeasure(f"no compiled kernel: {error}") from error
 
 
 def rows(count: int, seed: int) -> Matrix:
@@ -69,8 +91,59 @@ def fit() -> xgb.Booster:
     return booster
 
 
-def interleaved(calls: Sequence[Call], size: int, seconds: float, calls_max: int) -> list[Timing]:
-    """Times every call on batches of `size` rows, in turns, for `seconds` or until `calls_max` each."""
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """XGBoost and the kernel by rows per call; of `RUNS` runs the one with the median ratio."""
+
+    ratios: dict[int, float]
+    xgboost: dict[int, Timing]
+    kernel: dict[int, Timing]
+
+    def report(self) -> dict[str, Any]:
+        """The keys that both benchmarks report."""
+        return {
+            "ratio_single": self.ratios[SIZES[0]],
+            "ratio_batch": self.ratios[SIZES[-1]],
+            "xgboost_us": {size: asdict(timing) for size, timing in self.xgboost.items()},
+            "kernel_us": {size: asdict(timing) for size, timing in self.kernel.items()},
+            "trees": TREES,
+            "depth": DEPTH,
+            "features": FEATURES,
+            "runs": RUNS,
+            "workers": 1,
+            "connections": 0,
+            "cpu": machine()["cpu"],
+        }
+
+    def lines(self) -> list[str]:
+        """For a person: median microseconds (and 90th percentile) per call."""
+        shown = [f"{'rows':>6}{'XGBoost':>30}{'kernel':>30}{'ratio':>9}"]
+        for size, times in self.ratios.items():
+            cells = (
+                f"{t.median_us:,.1f} ({t.p90_us:,.1f}) us" for t in (self.xgboost[size], self.kernel[size])
+            )
+            shown.append(f"{size:>6}" + "".join(f"{cell:>30}" for cell in cells) + f"{times:>8.1f}x")
+        return shown
+
+
+def compare(xgboost: Call, kernel: Call, seconds: float) -> Comparison:
+    """Times both for `seconds` altogether."""
+    compared = Comparison({}, {}, {})
+    for size in SIZES:
+        runs = [interleaved((xgboost, kernel), size, seconds / len(SIZES) / RUNS) for _ in range(RUNS)]
+        middle = sorted(runs, key=lambda run: ratio(*run))[RUNS // 2]
+        compared.ratios[size] = ratio(*middle)
+        compared.xgboost[size], compared.kernel[size] = middle
+    return compared
+
+
+def ratio(slow: Timing, fast: Timing) -> float:
+    """How many times `slow` takes what `fast` takes, the smaller of two ways to say it."""
+    return round(min(slow.median_us / fast.median_us, slow.p10_us / fast.p10_us), 2)
+
+
+def interleaved(calls: Sequence[Call], size: int, seconds: float) -> list[Timing]:
+    """Times every call on batches of `size` rows, in turns, for `seconds`."""
     matrix = rows(max(1024, 8 * size), seed=3)
     batches = [np.ascontiguousarray(matrix[i : i + size]) for i in range(0, len(matrix) - size + 1, size)]
     for call in calls:
@@ -79,7 +152,7 @@ def interleaved(calls: Sequence[Call], size: int, seconds: float, calls_max: int
     taken: list[list[int]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
     turn = 0
-    while turn < calls_max and (time.perf_counter() < end or turn < WARM_UP):
+    while turn < CALLS_MAX and (time.perf_counter() < end or turn < WARM_UP):
         batch = batches[turn % len(batches)]
         for call, spent in zip(calls, taken, strict=True):
             started = time.perf_counter_ns()
@@ -89,22 +162,8 @@ def interleaved(calls: Sequence[Call], size: int, seconds: float, calls_max: int
     return [_timing(sorted(spent)) for spent in taken]
 
 
-def ratio(slow: Timing, fast: Timing) -> float:
-    """How many times `slow` takes what `fast` takes, the smaller of two ways to say it."""
-    return round(min(slow.median_us / fast.median_us, slow.p10_us / fast.p10_us), 2)
-
-
 def _timing(ordered_ns: Sequence[int]) -> Timing:
     def quantile(share: float) -> float:
         return round(ordered_ns[int(share * (len(ordered_ns) - 1))] / 1e3, 2)
 
     return Timing(round(median(ordered_ns) / 1e3, 2), quantile(0.1), quantile(0.9), len(ordered_ns))
-
-
-def table(names: Sequence[str], timings: dict[int, list[Timing]]) -> list[str]:
-    """Lines for a person: median microseconds (and 90th percentile) per call."""
-    lines = [f"{'rows':>6}" + "".join(f"{name:>30}" for name in names) + f"{'ratio':>9}"]
-    for size, taken in timings.items():
-        cells = "".join(f"{f'{t.median_us:,.1f} ({t.p90_us:,.1f}) us':>30}" for t in taken)
-        lines.append(f"{size:>6}{cells}{ratio(taken[0], taken[1]):>8.1f}x")
-    return lines
