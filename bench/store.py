@@ -33,6 +33,7 @@ from features.tier import DAY
 START_MS = 19_700 * DAY
 DAYS = 90
 PER_CARD = 100
+ROUNDS = 8
 # How many there are of an entity for each card; what is not named follows the card.
 SHARE = {"merchant": 0.3, "terminal": 0.5, "device": 1.2, "ip": 2.0}
 
@@ -69,14 +70,10 @@ def measure(
         server.call("CONFIG", "SET", "appendonly", "yes" if append_only else "no")
         settle(server)
         for batch in (1, 16, 64):
-            busy_s, own_s, wall_s = server_cpu_s(server), time.process_time(), time.monotonic()
-            spent = observe(store, events, transactions, batch)
             label = f"batch {batch}{', append-only file' if append_only else ''}"
-            results[label] = {
-                "server_us": per(server_cpu_s(server) - busy_s, transactions),
-                "client_us": per(time.process_time() - own_s - spent, transactions),
-                "wall_us": per(time.monotonic() - wall_s - spent, transactions),
-            }
+            runs = [timed(server, store, events, transactions // ROUNDS, batch) for _ in range(ROUNDS)]
+            # The least of several rounds: whatever else runs on the machine only adds.
+            results[label] = {name: min(run[name] for run in runs) for name in runs[0]}
     store.close()
     weights = bytes_per_entity(server, catalogue, entities)
     version = info(server, "server")
@@ -91,6 +88,19 @@ def measure(
         "transactions": transactions,
         "cpu_us_per_transaction": results,
         "state": weights,
+    }
+
+
+def timed(
+    server: Connection, store: OnlineStore, events: Iterator[Arrival], count: int, batch: int
+) -> dict[str, float]:
+    """Microseconds per transaction: claimed, observed and answered."""
+    busy_s, own_s, wall_s = server_cpu_s(server), time.process_time(), time.monotonic()
+    making_s = observe(store, events, count, batch)
+    return {
+        "server_us": per(server_cpu_s(server) - busy_s, count),
+        "client_us": per(time.process_time() - own_s - making_s, count),
+        "wall_us": per(time.monotonic() - wall_s - making_s, count),
     }
 
 

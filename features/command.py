@@ -1,7 +1,7 @@
 """Commands of the online store as words, and what their replies mean. No connection here."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from features.catalogue import Catalogue
 from features.library import (
@@ -94,19 +94,24 @@ class Commands:
 
 
 def observed(reply: Reply) -> Observed:
-    """The reply of `arrive`: `[status]`, `[replay, answer]` or `[status, number, state, ...]`."""
+    """The reply of `arrive`: `[status]`, `[replay, answer]` or `[status, number, state, number, state...]`.
+
+    Raises `StoreMisused` for anything else.
+    """
     match reply:
         case [int(code)]:
             return Observed(STATUS[code])
         case [3, bytes(answer)]:
             return Observed(Status.REPLAY, answer)
-        case [int(code), *rest]:
+        case [int(code), *rest] if len(rest) % 2 == 0:
             return gathered(STATUS[code], rest[::2], rest[1::2])
     raise StoreMisused(f"unexpected reply to an arrival: {reply!r}")
 
 
 def gathered(status: Status, numbers: Sequence[Reply], states: Sequence[Reply]) -> Observed:
     """A taken claim with its targets; a negative running number says that the event was counted before."""
-    counted = [n if isinstance(n, int) else 0 for n in numbers]
-    before = tuple(s if isinstance(s, bytes) else None for s in states)
+    counted = cast(Sequence[int], numbers)
+    before = cast(tuple[bytes | None, ...], tuple(states))
+    if min(counted, default=0) >= 0:
+        return Observed(status, None, before, tuple(counted), (False,) * len(counted))
     return Observed(status, None, before, tuple(map(abs, counted)), tuple(n < 0 for n in counted))
