@@ -26,7 +26,7 @@ from api.judge import Judge, Read
 from api.record import Kind, decode_json, encode_json, pack
 from api.work import Inbound, Intake, Work
 from features.event import InvalidEvent, LabelEvent, LifecycleEvent, Transaction, check_time
-from features.store import Observed, OnlineStore, Status, StoreUnavailable
+from features.store import Claim, Observed, OnlineStore, Status, StoreUnavailable
 
 ABANDONED_AFTER_MS: Final = 60_000
 UNFINISHED_MAX: Final = 10_000
@@ -91,6 +91,7 @@ class Engine:
             future_skew_ms=schema.future_skew_ms if limits.future_skew_ms is None else limits.future_skew_ms,
         )
         self._newest_ms = 0
+        self._originals: dict[str, Claim | None] | None = {}
         self._unfinished: list[tuple[str, bytes, bytes]] = []
 
     @property
@@ -104,6 +105,7 @@ class Engine:
             return [Unavailable("backlog")] * len(inbound)
         began = self._timer()
         self._finish(now_ms)
+        self._originals = self._look_up(inbound, now_ms)
         answers: list[Answer | None] = [None] * len(inbound)
         works: dict[str, tuple[int, Work]] = {}
         twins: list[tuple[int, Work]] = []
@@ -174,6 +176,24 @@ class Engine:
             return False
         return claim is not None and claim.answer is not None
 
+    def _look_up(self, inbound: Sequence[Inbound], now_ms: int) -> dict[str, Claim | None] | None:
+        """Claims of the transactions that this batch's labels and events follow; `None`: no store."""
+        followed = {
+            f"tx:{item.payload.get('transaction_id')}": None
+            for item in inbound
+            if item.kind != "transaction" and isinstance(item.payload, dict)
+        }
+        if not followed:
+            return {}
+        if not self.store_breaker.allows(now_ms):
+            return None
+        try:
+            return dict(zip(followed, self.store.claims(list(followed)), strict=True))
+        except StoreUnavailable:
+            self.store_breaker.failed(now_ms)
+            self.gauge.forget()
+            return None
+
     def _original(
         self, transaction_id: str, batch: Mapping[str, tuple[int, Work]]
     ) -> Mapping[str, Any] | Unavailable | Unknown:
@@ -181,10 +201,9 @@ class Engine:
         key = f"tx:{transaction_id}"
         if key in batch:
             return batch[key][1].facts
-        try:
-            claim = self.store.claim(key)
-        except StoreUnavailable:
+        if self._originals is None:
             return Unavailable("store")
+        claim = self._originals.get(key)
         if claim is not None:
             stored = claim.answer if claim.answer is not None else claim.payload
             if stored is not None:
@@ -225,11 +244,12 @@ class Engine:
                 else:
                     answers[index] = made
         records = self._judge([read for _, read in reads], now_ms, started, abandoned=abandoned)
-        failure = self._record(records, started)
+        payloads = [encode_json(record) for record in records]
+        failure = self._record(records, payloads, started)
         for (index, read), record in zip(reads, records, strict=True):
             answers[index] = failure or _recorded(read.work, record, replay=False)
         if failure is None and reads:
-            self._answer_claims([read for _, read in reads], records, now_ms)
+            self._answer_claims([read for _, read in reads], payloads, now_ms)
         return [answer if answer is not None else Unavailable("time") for answer in answers]
 
     def _arrive(self, works: Sequence[Work], now_ms: int) -> list[Observed | None]:
@@ -288,12 +308,15 @@ class Engine:
             facts["kind"] = facts.pop("event")
         return {**record, **facts, "order": read.order(generation), "claim": read.claim}
 
-    def _record(self, records: Sequence[dict[str, Any]], started: int) -> Unavailable | None:
+    def _record(
+        self, records: Sequence[dict[str, Any]], payloads: Sequence[bytes], started: int
+    ) -> Unavailable | None:
         """Make the records durable; what to answer if that failed."""
         if not records:
             return None
         bodies = [
-            pack(_KINDS[record["type"]], self._topic_key(record), encode_json(record)) for record in records
+            pack(_KINDS[record["type"]], self._topic_key(record), payload)
+            for record, payload in zip(records, payloads, strict=True)
         ]
         if (self._timer() - started) // 1_000_000 > self.limits.record_within_ms:
             return Unavailable("time")
@@ -307,11 +330,11 @@ class Engine:
         primary = record["entities"].get(self.intake.catalogue.schema.primary)
         return str(primary or record.get("transaction_id") or record["id"])
 
-    def _answer_claims(self, reads: Sequence[Read], records: Sequence[dict[str, Any]], now_ms: int) -> None:
+    def _answer_claims(self, reads: Sequence[Read], payloads: Sequence[bytes], now_ms: int) -> None:
         # Unclaimed ones too: the store may have taken the claim and lost only the reply.
         self._unfinished += [
-            (read.work.key, read.work.arrival.owner, encode_json(record))
-            for read, record in zip(reads, records, strict=True)
+            (read.work.key, read.work.arrival.owner, payload)
+            for read, payload in zip(reads, payloads, strict=True)
         ]
         self._finish(now_ms)
 

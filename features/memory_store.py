@@ -71,6 +71,10 @@ class MemoryStore:
         """See `OnlineStore.claim`."""
         return self._claims.get(key)
 
+    def claims(self, keys: Sequence[str]) -> list[Claim | None]:
+        """See `OnlineStore.claims`."""
+        return [self._claims.get(key) for key in keys]
+
     def open_claims(self, older_than_ms: int, limit: int) -> list[tuple[str, Claim]]:
         """See `OnlineStore.open_claims`."""
         found = [(k, c) for k, c in self._claims.items() if c.answer is None and c.claimed_ms < older_than_ms]

@@ -109,7 +109,12 @@ class RedisStore:
 
     def claim(self, key: str) -> Claim | None:
         """See `OnlineStore.claim`."""
-        return found_claim(self._ask([("GET", self._commands.keys.claim(key))])[0])
+        return self.claims([key])[0]
+
+    def claims(self, keys: Sequence[str]) -> list[Claim | None]:
+        """See `OnlineStore.claims`."""
+        replies = self._ask([("GET", self._commands.keys.claim(key)) for key in keys]) if keys else []
+        return [found_claim(reply) for reply in replies]
 
     def open_claims(self, older_than_ms: int, limit: int) -> list[tuple[str, Claim]]:
         """See `OnlineStore.open_claims`."""

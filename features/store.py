@@ -112,6 +112,9 @@ class OnlineStore(Protocol):
     def claim(self, key: str) -> Claim | None:
         """The claim under `key`."""
 
+    def claims(self, keys: Sequence[str]) -> list[Claim | None]:
+        """The claims under `keys`, in one round trip."""
+
     def open_claims(self, older_than_ms: int, limit: int) -> list[tuple[str, Claim]]:
         """Claims that were taken before `older_than_ms` (wall clock) and never answered."""
 

@@ -282,7 +282,7 @@ def test_when_the_journal_fails_nothing_is_decided_and_a_retry_recovers(tmp_path
     assert bench.decide(transaction("a")) == [Unavailable("journal")]
     bench.journal._failed = None
     assert isinstance(bench.decide(transaction("a"))[0], Pending)
-    bench.now_ms += 2_500
+    bench.now_ms += 5_500
     (recovered,) = bench.decide(transaction("a"))
     assert recovered.record["claim"] == "recovered"
     assert feature(recovered.record, "card_count_1h") == 1
@@ -307,7 +307,7 @@ def test_a_crash_between_journal_and_claim_is_not_decided_twice(tmp_path):
     first.decide(transaction("a"))
     first.journal.close()
     second = Bench(tmp_path, serving=model(), store=first.store, worker="service-1")
-    first.now_ms = second.now_ms = NOW_MS + 3_000
+    first.now_ms = second.now_ms = NOW_MS + 6_000
     (answer,) = second.decide(transaction("a"))
     assert (answer.replay, answer.record["claim"]) == (True, "new")
     assert second.journalled() == []
