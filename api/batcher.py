@@ -16,7 +16,7 @@ PENDING_POLL_S = 0.02
 
 
 class QueueFull(Exception):
-    """Too much is waiting: turn the request away now, before latency explodes."""
+    """Too much is waiting, or this waited too long: turn it away before latency explodes."""
 
 
 class Batcher:
@@ -30,13 +30,15 @@ class Batcher:
         size_max: int,
         queue_max: int,
         patience_s: float = 2.5,
+        wait_s_max: float = 1.0,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._size_max = size_max
         self._queue_max = queue_max
         self._patience_s = patience_s
-        self._waiting: deque[tuple[Inbound, asyncio.Future[Answer]]] = deque()
+        self._wait_s_max = wait_s_max
+        self._waiting: deque[tuple[Inbound, asyncio.Future[Answer], float]] = deque()
         self._wake = asyncio.Event()
         self.on_batch: Callable[[int], None] = lambda size: None
 
@@ -55,8 +57,9 @@ class Batcher:
     def _submit(self, inbound: Inbound) -> asyncio.Future[Answer]:
         if len(self._waiting) >= self._queue_max:
             raise QueueFull
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((inbound, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((inbound, future, loop.time() + self._wait_s_max))
         self._wake.set()
         return future
 
@@ -71,11 +74,22 @@ class Batcher:
                     # Let arrivals in and answers out before the next batch.
                     await asyncio.sleep(0)
         finally:
-            for _, future in self._waiting:
+            for _, future, _ in self._waiting:
                 future.cancel()
 
     def _drain(self) -> None:
-        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._size_max))]
+        now_s = asyncio.get_running_loop().time()
+        taken: list[tuple[Inbound, asyncio.Future[Answer]]] = []
+        while self._waiting and len(taken) < self._size_max:
+            inbound, future, until_s = self._waiting.popleft()
+            if future.done():
+                continue  # the caller went away
+            if now_s > until_s:
+                future.set_exception(QueueFull())
+            else:
+                taken.append((inbound, future))
+        if not taken:
+            return
         try:
             answers = self._engine.decide_batch([inbound for inbound, _ in taken], now_ms=self._clock())
         except BaseException:

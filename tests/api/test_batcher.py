@@ -1,0 +1,79 @@
+"""The queue in front of the engine: batches, bounds, waiting for another attempt."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from api.answer import Pending, Unknown
+from api.batcher import Batcher, QueueFull
+from api.work import Inbound
+
+
+class Counting:
+    """An engine that answers each event with its own number; `pending` first answers that often."""
+
+    def __init__(self, pending=0):
+        self.batches = []
+        self.pending = pending
+
+    def decide_batch(self, inbound, *, now_ms):
+        self.batches.append(len(inbound))
+        if self.pending:
+            self.pending -= 1
+            return [Pending("tx") for _ in inbound]
+        return [Unknown(str(item.payload)) for item in inbound]
+
+
+def event(number):
+    return Inbound("transaction", number, "http")
+
+
+async def running(engine, count, **limits):
+    queue = Batcher(engine, lambda: 1, **({"size_max": 64, "queue_max": 1000} | limits))
+    task = asyncio.create_task(queue.run())
+    try:
+        return await asyncio.gather(*(queue.decide(event(i)) for i in range(count)), return_exceptions=True)
+    finally:
+        task.cancel()
+
+
+def test_what_waits_is_decided_together_and_everybody_gets_their_own_answer():
+    engine = Counting()
+    answers = asyncio.run(running(engine, 150))
+    assert [a.transaction_id for a in answers] == [str(i) for i in range(150)]
+    assert max(engine.batches) == 64
+    assert sum(engine.batches) == 150
+
+
+def test_a_full_queue_turns_away_at_once():
+    answers = asyncio.run(running(Counting(), 50, queue_max=20))
+    assert sum(isinstance(a, QueueFull) for a in answers) == 30
+
+
+def test_what_waited_too_long_is_turned_away():
+    assert all(isinstance(a, QueueFull) for a in asyncio.run(running(Counting(), 5, wait_s_max=-1.0)))
+
+
+def test_another_attempt_is_waited_for_within_the_limit():
+    (answer,) = asyncio.run(running(Counting(pending=3), 1))
+    assert isinstance(answer, Unknown)
+    (answer,) = asyncio.run(running(Counting(pending=1_000), 1, patience_s=0.1))
+    assert isinstance(answer, Pending)
+
+
+def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever():
+    class Broken(Counting):
+        def decide_batch(self, inbound, *, now_ms):
+            raise RuntimeError("fenced")
+
+    async def both():
+        engine: Any = Broken()
+        queue = Batcher(engine, lambda: 1, size_max=8, queue_max=8)
+        task = asyncio.create_task(queue.run())
+        with pytest.raises(asyncio.CancelledError):
+            await queue.decide(event(1))
+        with pytest.raises(RuntimeError, match="fenced"):
+            await task
+
+    asyncio.run(both())
