@@ -192,6 +192,9 @@ class Settings(BaseSettings):
     redis: Redis = Redis()
     kafka: Kafka = Kafka()
     journal: Journal = Journal()
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="metrics page of this door, publisher or projector; 0: none"
+    )
     door_worker: int = Field(
         default=0,
         ge=0,
