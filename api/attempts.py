@@ -6,23 +6,34 @@ journals beside its own. Records older than those have their claims answered: a 
 claims before it appends the next one, or keeps what it could not answer in memory.
 """
 
+import mmap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from api.journal import Mark
-from api.record import decode_json, unpack
-from api.segment import BATCH_HEADER, HASH_BYTES, LENGTH, SEGMENT_HEADER, Batch, batch_at, name_of
+from api.journal import durable_of
+from api.record import Envelope, Kind, decode_json, unpack
+from api.segment import (
+    HASH_BYTES,
+    SEGMENT_HEADER,
+    Batch,
+    Damage,
+    Head,
+    Record,
+    batch_at,
+    name_of,
+    read_segment_header,
+    records_of,
+)
 
 BATCHES = 64
 
 
 class Attempts:
-    """The newest records of the journals under `parent`, by claim key."""
+    """The newest records of the journals under `parent`."""
 
     def __init__(self, parent: Path) -> None:
         self._parent = parent
-        self._known: dict[Path, tuple[int, dict[str, dict[str, Any]]]] = {}
 
     def find(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Records whose claim is among `keys`."""
@@ -30,30 +41,53 @@ class Attempts:
         found: dict[str, dict[str, Any]] = {}
         if not wanted or not self._parent.is_dir():
             return found
-        for directory in sorted(self._parent.iterdir()):
-            if (directory / "mark").exists():
-                tail = self._tail(directory)
-                found.update((key, tail[key]) for key in wanted & tail.keys())
+        for mark in sorted(self._parent.glob("*/mark")):
+            segment, _ = durable_of(mark.read_bytes())
+            # One more than the mark says: its writer may have died before it could say so.
+            for number in (segment - 1, segment, segment + 1):
+                path = mark.parent / name_of(number)
+                if number > 0 and path.exists():
+                    found |= _find(path, wanted)
         return found
 
-    def _tail(self, directory: Path) -> dict[str, dict[str, Any]]:
-        mark = Mark(directory)
-        sequence, (segment, durable) = mark.sequence, mark.durable
-        mark.close()
-        known = self._known.get(directory)
-        if known is not None and known[0] == sequence:
-            return known[1]
-        tail: dict[str, dict[str, Any]] = {}
-        for number in (segment - 1, segment):
-            path = directory / name_of(number)
-            if path.exists():
-                data = memoryview(path.read_bytes())
-                for batch in _batches(data, durable if number == segment else len(data))[-BATCHES:]:
-                    for body in _bodies(data, batch):
-                        record = decode_json(unpack(body).payload)
-                        tail[claim_key(record)] = record
-        self._known[directory] = (sequence, tail)
-        return tail
+
+def _find(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
+    """Records of the newest whole batches, those included that were written but not yet called durable."""
+    found: dict[str, dict[str, Any]] = {}
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as data,
+    ):
+        for batch in _batches(data)[-BATCHES:]:
+            for record in _records(path, data, batch):
+                envelope = unpack(record.body)
+                key = _key_of(envelope)
+                if key in wanted:
+                    found[key] = decode_json(envelope.payload)
+    return found
+
+
+def _records(path: Path, data: memoryview, batch: Batch) -> list[Record]:
+    """The batch's records; none if it is torn."""
+    if batch.offset == SEGMENT_HEADER.size:
+        before = read_segment_header(path, data)[2].hash
+    else:
+        before = bytes(data[batch.offset - HASH_BYTES : batch.offset])
+    try:
+        return list(records_of(path, data, batch, Head(batch.sequence, before)))
+    except Damage:
+        return []
+
+
+def _key_of(envelope: Envelope) -> str:
+    """The claim that a record answers, without decoding the record: its own id comes before any other."""
+    at = envelope.payload.index(b'"id":"') + 6
+    raw = envelope.payload[at : envelope.payload.index(b'"', at)]
+    if b"\\" in raw:
+        return claim_key(decode_json(envelope.payload))
+    prefix = {Kind.LABEL: "label", Kind.EVENT: "event"}.get(envelope.kind, "tx")
+    return f"{prefix}:{raw.decode()}"
 
 
 def claim_key(record: dict[str, Any]) -> str:
@@ -62,18 +96,9 @@ def claim_key(record: dict[str, Any]) -> str:
     return f"{'tx' if kind in ('decision', 'abandoned') else kind}:{record['id']}"
 
 
-def _batches(data: memoryview, end: int) -> list[Batch]:
+def _batches(data: memoryview) -> list[Batch]:
     found, offset = [], SEGMENT_HEADER.size
-    while offset < end and (batch := batch_at(data, offset)) is not None:
+    while (batch := batch_at(data, offset)) is not None:
         found.append(batch)
         offset = batch.end
-    return found
-
-
-def _bodies(data: memoryview, batch: Batch) -> list[bytes]:
-    found, at = [], batch.offset + BATCH_HEADER.size
-    for _ in range(batch.records):
-        (length,) = LENGTH.unpack_from(data, at)
-        found.append(bytes(data[at + LENGTH.size : at + LENGTH.size + length]))
-        at += LENGTH.size + length + HASH_BYTES
     return found

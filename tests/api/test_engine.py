@@ -315,6 +315,26 @@ def test_a_crash_between_journal_and_claim_is_not_decided_twice(tmp_path):
     assert second.decide(transaction("a"))[0].replay
 
 
+@pytest.mark.parametrize("id", ["plain", 'quo"ted', "back\\slash", "ümläut", "id with spaces"])
+def test_attempts_are_found_by_any_id(tmp_path, id):
+    bench = Bench(tmp_path, serving=model())
+    bench.decide(transaction("before"), transaction(id), transaction("after"))
+    bench.decide(label("l1", id), kind="label")
+    found = bench.engine.attempts.find([f"tx:{id}", "label:l1", "tx:none", "label:before"])
+    assert set(found) == {f"tx:{id}", "label:l1"}
+    assert found[f"tx:{id}"]["id"] == id
+    assert found["label:l1"]["transaction_id"] == id
+
+
+def test_a_batch_that_was_written_but_not_called_durable_is_found(tmp_path):
+    bench = Bench(tmp_path, serving=model())
+    bench.decide(transaction("a"))
+    segment, durable = bench.journal.mark.durable
+    bench.decide(transaction("b"))
+    bench.journal.mark.advance(segment, durable, 1)  # the process died between the two
+    assert set(bench.engine.attempts.find(["tx:a", "tx:b"])) == {"tx:a", "tx:b"}
+
+
 def test_what_nobody_finished_is_recorded_as_abandoned_and_answers_a_late_retry(tmp_path):
     first = Bench(tmp_path, serving=model())
     first.journal._failed = "full"
