@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -220,7 +221,7 @@ def _decisions(app: FastAPI, service: Service) -> None:
             raise Problem(404, "not_found", f"no decision {transaction_id}")
         return found
 
-    @app.get("/v1/decisions", summary="The newest decisions", responses=_responses(401, 403, 422, 503))
+    @app.get("/v1/decisions", summary="The newest decisions", responses=_responses(401, 403, 404, 422, 503))
     async def recent(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -328,6 +329,15 @@ def _operations(app: FastAPI, service: Service) -> None:
         status = "unavailable" if not able else "degraded" if down else "ok"
         return _json({"status": status, "parts": parts}, 200 if able else 503)
 
-    @app.get("/metrics", summary="Prometheus metrics of all workers")
+    page: dict[int | str, dict[str, Any]] = {
+        200: {"description": "the page", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    }
+
+    @app.get(
+        "/metrics",
+        summary="Prometheus metrics of all workers",
+        response_class=PlainTextResponse,
+        responses=page,
+    )
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
