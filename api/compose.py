@@ -1,5 +1,6 @@
 """Composition of the engine from its configuration: the one place of `api` that opens things."""
 
+import gc
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from api.attempts import Attempts
 from api.config import InvalidConfiguration, ServiceConfig
 from api.decide import Policy
-from api.engine import Engine, Limits, QueryStoreUnavailable
+from api.engine import Engine, Limits
 from api.gauge import FreshnessGauge
 from api.journal import Journal, JournalBusy
 from api.judge import Judge
@@ -171,4 +172,8 @@ def open_journal(directory: Path, segment_bytes: int) -> Journal:
     return Journal(directory, segment_bytes=segment_bytes)
 
 
-__all__ = ["LazyStore", "Parts", "QueryStoreUnavailable", "compose"]
+def settle_garbage() -> None:
+    """What start-up made stays for ever; batches make little that is cyclic: collect seldom, over little."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from api.alignment import Aligner
 from api.answer import Answer, Pending, Unavailable
-from api.compose import Parts, compose
+from api.compose import Parts, compose, settle_garbage
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.journal import JournalBusy, JournalUnavailable
 from api.letter import BadRun, Fault, Place, fault_of, letter
@@ -324,6 +324,7 @@ def main() -> int:
     ) as error:  # fmt: skip
         LOG.error("%s", error)
         return 2
+    settle_garbage()
     metrics = Metrics()
     metrics.serve(config.host, config.metrics_port)
     door = Door(parts, lambda: time.time_ns() // 1_000_000, metrics)

@@ -15,6 +15,7 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ from api.segment import (
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 _MARK_WORDS = 4  # epoch, durable (segment << 40 | offset), next sequence, shipped sequence
-_CHUNK = bytes(1024 * 1024)
+_CHUNK = bytes(256 * 1024)
+_CHUNK_REST_S = 0.004
 
 
 class JournalUnavailable(Exception):
@@ -135,6 +137,7 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._failed: str | None = None
         self._spare: threading.Thread | None = None
+        self._stocked = False
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o640)
@@ -198,7 +201,8 @@ class Journal:
         self._offset += len(data)
         self.head = head
         self.mark.advance(self._number, self._offset, head.sequence)
-        if self._spare is None and self._offset > self._segment_bytes // 2:
+        if not self._stocked and self._offset > self._segment_bytes // 4:
+            self._stocked = True
             self._spare = threading.Thread(target=self._prepare, name="journal-spare", daemon=True)
             self._spare.start()
         return head
@@ -243,16 +247,17 @@ class Journal:
         self._begin(self._number + 1)
 
     def _begin(self, number: int) -> None:
-        if self._spare is not None:
-            self._spare.join()
-            self._spare = None
-        spare = self.directory / "spare"
-        if not spare.exists():
-            _allocate(spare, self._segment_bytes, prewrite=False)
-        self._file = os.open(spare, os.O_RDWR)
+        source = self.directory / "spare"
+        preparing = self._spare is not None and self._spare.is_alive()
+        self._stocked = preparing
+        if preparing or not source.exists():
+            # Faster than the disk could prepare: this segment starts without prewritten blocks.
+            source = self.directory / "fresh"
+            _allocate(source, self._segment_bytes, prewrite=False)
+        self._file = os.open(source, os.O_RDWR)
         _write_all(self._file, segment_header(number, self.epoch, self.head), 0)
         os.fsync(self._file)
-        os.rename(spare, self.directory / name_of(number))
+        os.rename(source, self.directory / name_of(number))
         _sync_directory(self.directory)
         self._number, self._offset = number, SEGMENT_HEADER.size
 
@@ -347,14 +352,18 @@ def _last_epoch(directory: Path) -> int:
 
 
 def _allocate(path: Path, size: int, *, prewrite: bool) -> None:
-    """A file of zeros. Prewritten blocks make later syncs cheaper: no metadata changes with them."""
+    """A file of zeros. Prewritten blocks make later syncs cheaper: no metadata changes with them.
+
+    Prewriting goes piece by piece with rests: the batches that are synced meanwhile share the disk with it.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
     try:
         os.posix_fallocate(file, 0, size)
         if prewrite:
             for at in range(0, size, len(_CHUNK)):
                 _write_all(file, _CHUNK[: size - at], at)
-            os.fdatasync(file)
+                os.fdatasync(file)
+                time.sleep(_CHUNK_REST_S)
     finally:
         os.close(file)
 

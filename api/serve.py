@@ -5,7 +5,6 @@ they die, ended when this process ends. This module and door.py are the ones tha
 """
 
 import ctypes
-import gc
 import logging
 import os
 import signal
@@ -68,7 +67,7 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
     import uvicorn
 
     from api.app import Service, create_app
-    from api.compose import compose
+    from api.compose import compose, settle_garbage
     from api.journal import JournalBusy, JournalUnavailable
     from api.model import ModelRefused
     from api.rules.load import RuleSetError
@@ -106,8 +105,7 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
     # uvicorn hands its signals on when it is done; ending is then up to us.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
-    gc.collect()
-    gc.freeze()
+    settle_garbage()
     server.run(sockets=[listening])
     parts.close()
     if service.fatal is not None:
