@@ -30,6 +30,7 @@ from features.store import Claim, Observed, OnlineStore, Status, StoreUnavailabl
 
 ABANDONED_AFTER_MS: Final = 60_000
 UNFINISHED_MAX: Final = 10_000
+REVIVE_EVERY_MS: Final = 1_000
 
 
 class QueryStoreUnavailable(Exception):
@@ -91,6 +92,7 @@ class Engine:
             future_skew_ms=schema.future_skew_ms if limits.future_skew_ms is None else limits.future_skew_ms,
         )
         self._newest_ms = 0
+        self._revive_ms = 0
         self._originals: dict[str, Claim | None] | None = {}
         self._unfinished: list[tuple[str, bytes, bytes]] = []
 
@@ -101,6 +103,8 @@ class Engine:
 
     def decide_batch(self, inbound: Sequence[Inbound], *, now_ms: int) -> list[Answer]:
         """One answer per event, in order. `now_ms`: wall clock. Raises `JournalFenced`: stop the process."""
+        if self.journal.failure is not None and not self._revive_journal(now_ms):
+            return [Unavailable("journal")] * len(inbound)
         if self.journal.backlog + len(inbound) > self.limits.backlog_max:
             return [Unavailable("backlog")] * len(inbound)
         began = self._timer()
@@ -130,6 +134,8 @@ class Engine:
 
     def sweep(self, *, now_ms: int, limit: int = 64) -> int:
         """Record attempts that nobody finished for a minute; how many. Raises `StoreUnavailable`."""
+        if self.journal.failure is not None:
+            return 0
         claims = self.store.open_claims(now_ms - ABANDONED_AFTER_MS, limit)
         works = []
         for key, claim in claims:
@@ -175,6 +181,13 @@ class Engine:
         except StoreUnavailable:
             return False
         return claim is not None and claim.answer is not None
+
+    def _revive_journal(self, now_ms: int) -> bool:
+        """Try the journal again, at most once a second: nothing is claimed that cannot be recorded."""
+        if now_ms < self._revive_ms:
+            return False
+        self._revive_ms = now_ms + REVIVE_EVERY_MS
+        return self.journal.revive()
 
     def _look_up(self, inbound: Sequence[Inbound], now_ms: int) -> dict[str, Claim | None] | None:
         """Claims of the transactions that this batch's labels and events follow; `None`: no store."""

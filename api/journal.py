@@ -11,6 +11,7 @@ What can go wrong, and what the caller does about it:
 * `Damage`               stop: stored bytes were changed (see segment.py)
 """
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -207,13 +208,32 @@ class Journal:
             self._spare.start()
         return head
 
+    def revive(self) -> bool:
+        """Open again after a failure, if the disk allows; whether it did. Raises `Damage`.
+
+        What the failed write left behind is kept where it is whole: those who retry find it as a record.
+        """
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+        try:
+            self.recovery = recover(self.directory, self.mark.durable)
+            self.head = self.recovery.head
+            self._open()
+        except OSError as error:
+            self._failed = f"{self.directory}: {error.strerror}"
+            return False
+        self._failed = None
+        self.mark.advance(self._number, self._offset, self.head.sequence)
+        return True
+
     def close(self) -> None:
         """Cut off what was allocated ahead and release the lock."""
         if self._spare is not None:
             self._spare.join()
-        os.ftruncate(self._file, self._offset)
-        os.fsync(self._file)
-        os.close(self._file)
+        if self._failed is None:
+            os.ftruncate(self._file, self._offset)
+            os.fsync(self._file)
+            os.close(self._file)
         self._release()
 
     def __enter__(self) -> "Journal":

@@ -1,5 +1,6 @@
 """The engine over the memory store and a real journal: outcomes, claims, duplicates, degraded modes."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -278,9 +279,8 @@ def test_damaged_state_costs_only_its_own_transaction_the_history(bench):
 
 def test_when_the_journal_fails_nothing_is_decided_and_a_retry_recovers(tmp_path):
     bench = Bench(tmp_path, serving=model())
-    bench.journal._failed = "full"
+    os.close(bench.journal._file)  # the disk is gone
     assert bench.decide(transaction("a")) == [Unavailable("journal")]
-    bench.journal._failed = None
     assert isinstance(bench.decide(transaction("a"))[0], Pending)
     bench.now_ms += 5_500
     (recovered,) = bench.decide(transaction("a"))
@@ -337,7 +337,7 @@ def test_a_batch_that_was_written_but_not_called_durable_is_found(tmp_path):
 
 def test_what_nobody_finished_is_recorded_as_abandoned_and_answers_a_late_retry(tmp_path):
     first = Bench(tmp_path, serving=model())
-    first.journal._failed = "full"
+    os.close(first.journal._file)  # the disk is gone
     first.decide(transaction("a"))
     second = Bench(tmp_path, serving=model(), store=first.store, worker="service-1")
     second.now_ms = NOW_MS + 30_000
@@ -354,7 +354,7 @@ def test_what_nobody_finished_is_recorded_as_abandoned_and_answers_a_late_retry(
 def test_an_abandoned_label_is_recorded_as_the_label_it_is(tmp_path):
     first = Bench(tmp_path, serving=model())
     first.decide(transaction("a"))
-    first.journal._failed = "full"
+    os.close(first.journal._file)  # the disk is gone
     first.decide(label("l1", "a"), kind="label")
     second = Bench(tmp_path, serving=model(), store=first.store, worker="service-1")
     second.now_ms = NOW_MS + 61_000
