@@ -20,7 +20,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from api.alignment import Aligner
-from api.answer import Answer, Pending, Unavailable
+from api.answer import Answer, Pending, Unavailable, Unknown
 from api.compose import Parts, compose, settle_garbage
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.journal import JournalBusy, JournalUnavailable
@@ -125,7 +125,8 @@ class Door:
         stuck = len(self._aside) >= ASIDE_MAX
         # Nothing new until what waits is answered; the broker must still hear from us.
         self._hold_back(set(self._assignment()) if stuck else self._aligner.full())
-        self._read(RETRY_S if self._aside or len(self._aligner) else 0.2)
+        enough = len(self._aligner) >= self.config.door_batch
+        self._read(0.0 if enough else RETRY_S if self._aside or len(self._aligner) else 0.2)
         if stuck:
             self._sleep(RETRY_S)
         taken = [] if stuck else self._take()
@@ -167,10 +168,10 @@ class Door:
 
     def _event_time(self, taken: Taken) -> int:
         """What orders a message among partitions; what has no time goes at once."""
-        payload = taken.event.payload if isinstance(taken.event, Inbound) else None
-        value = (
-            payload.get(self.parts.engine.intake.catalogue.schema.time) if isinstance(payload, dict) else 0
-        )
+        if not isinstance(taken.event, Inbound) or not isinstance(taken.event.payload, dict):
+            return 0
+        schema = self.parts.engine.intake.catalogue.schema
+        value = taken.event.payload.get(schema.time if taken.event.kind == "transaction" else "time")
         if isinstance(value, str):
             try:
                 return round(datetime.fromisoformat(value).timestamp() * 1000)
@@ -203,7 +204,8 @@ class Door:
             fault = item.event if isinstance(item.event, Fault) else _fault(answer)
             if answer is not None:
                 count_answer(self._metrics, answer, "kafka")
-            if isinstance(answer, Pending | Unavailable) and isinstance(item.event, Inbound):
+            early = isinstance(answer, Unknown) and answer.transaction_id in self._waiting_ids()
+            if (early or isinstance(answer, Pending | Unavailable)) and isinstance(item.event, Inbound):
                 self._aside.append(replace(item, event=replace(item.event, waited=True)))
                 if isinstance(answer, Unavailable):
                     in_time = in_time and answer.part != "time"
@@ -227,6 +229,14 @@ class Door:
             )
         if blocked:
             self._sleep(RETRY_S * 10)
+
+    def _waiting_ids(self) -> set[object]:
+        """Transactions kept aside: what follows them is not unknown, only early."""
+        events = [item.event for item in self._aside if isinstance(item.event, Inbound)]
+        name = self.parts.engine.intake.catalogue.schema.id
+        return {
+            e.payload.get(name) for e in events if e.kind == "transaction" and isinstance(e.payload, dict)
+        }
 
     def _letter(self, fault: Fault, item: Taken) -> None:
         self._metrics.count("cordon_dead_letters", fault.code)
