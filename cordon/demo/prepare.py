@@ -27,7 +27,7 @@ from stream.world.world import generate, write_history
 # The stream is denser in attacks than life: each kind takes place several times, so that each is seen.
 TRAIN_SEED, STREAM_SEED = 101, 202
 TRAIN = WorldSpec(customers=2_000, days=75, fraud_share=0.005)
-STREAM = WorldSpec(customers=1_400, days=44, campaigns=dict.fromkeys(ATTACKS, 4))
+STREAM = WorldSpec(customers=1_400, days=44, captures=False, campaigns=dict.fromkeys(ATTACKS, 4))
 BACKFILL_DAYS = 33
 
 
