@@ -21,7 +21,7 @@ from cordon.log import Record
 from cordon.pipeline import Pipeline, pipeline
 from cordon.recompute import Log, Source, recompute
 from cordon.stack.local import Options
-from features import Catalogue, load
+from features import Catalogue
 from features.event import parse_label, parse_lifecycle, parse_transaction
 from features.history import NEVER, load_history
 from features.history import History as Columns
@@ -65,7 +65,8 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """`oracle`, `offline`: comparisons of the decided vectors. `surplus`: log records without a source."""
+    """`oracle`, `offline`: comparisons of the decided vectors. `surplus`: log records without a source.
+    `dead_letters`: messages of that topic; each malformed message of the replay must be one."""
 
     oracle: Report
     offline: Report
@@ -77,7 +78,8 @@ class Outcome:
     @property
     def holds(self) -> bool:
         """Whether nothing differs, nothing is left out and nothing appeared from nowhere."""
-        return self.oracle.holds and self.offline.holds and self.surplus == 0
+        explained = self.surplus == 0 and self.dead_letters == self.manifest.malformed.total()
+        return self.oracle.holds and self.offline.holds and explained
 
     def as_json(self, plan: Plan) -> dict[str, Any]:
         """The last line of `cordon parity --json`."""
@@ -191,7 +193,7 @@ def judge(plan: Plan, running: Pipeline, log: Log, manifest: Manifest, say: Call
     columns = load_history(plan.history, catalogue.schema, plan.label_delay_ms, plan.from_ms, plan.until_ms)
     offline = offline_vectors(catalogue, columns, log, found.ids, running.pseudonyms)
     by_offline = compare(catalogue.names, offline, found.actual, excluded)
-    dead = sum(manifest.malformed.values())
+    dead = running.dead_letters()
     return Outcome(by_oracle, by_offline, len(found.surplus), len(found.apart), manifest, dead)
 
 
@@ -263,8 +265,3 @@ def source_of(past: History, catalogue: Catalogue) -> Source:
     for item in replayed.events(past, known):
         events[item.id] = parse_lifecycle(schema, decode(item.body))
     return Source(transactions, labels, events)
-
-
-def catalogue_of(plan: Plan) -> Catalogue:
-    """The plan's catalogue."""
-    return load(plan.catalogue)

@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 import uvloop
+from confluent_kafka import Consumer, TopicPartition
 
 from cordon.log import LogIncomplete, LogReader, Record
 from cordon.settings import Settings
@@ -92,6 +93,16 @@ class Pipeline:
             if time.monotonic() > deadline_s:
                 raise LogIncomplete(f"Flink did not pass {behind} within {patience_s:.0f} s")
             time.sleep(0.05)
+
+    def dead_letters(self) -> int:
+        """Messages in the dead-letter topic; its producer uses no transactions, so offsets count them."""
+        kafka = self.settings.kafka
+        consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": f"{kafka.group}-reader"})
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(kafka.dead_letters, 0), timeout=10)
+        finally:
+            consumer.close()
+        return int(high - low)
 
     def behind(self) -> dict[tuple[str, int], int]:
         """Records of the log that Flink's watermark has not passed, per partition."""

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from api.query_store import open_store
 from cordon.demo.attach import await_doors
-from cordon.demo.prepare import Prepared, prepare
+from cordon.demo.prepare import prepare
 from cordon.demo.scoreboard import Scoreboard, Verdict, score, truths
 from cordon.demo.screen import Screen, Tally, show_campaigns
 from cordon.log import Record
@@ -123,7 +123,7 @@ def demonstration(
             **_board(board),
             "stateless_average_precision": made.stateless_average_precision,
         }
-        explain(console, running, board, decided, tally, made)
+        explain(console, running, decided, tally)
         yield running, Result(body, _holds(body))
 
 
@@ -189,10 +189,8 @@ def own_key_stale(plan: Plan, running: Pipeline, seen: Seen, ids: set[str]) -> i
 def explain(
     console: Console,
     running: Pipeline,
-    board: Scoreboard,
     decided: dict[str, Verdict],
     tally: Tally,
-    made: Prepared,
 ) -> None:
     """Three stopped attacks of different kinds, in words."""
     chosen: dict[str, str] = {}

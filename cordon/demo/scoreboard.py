@@ -40,8 +40,6 @@ class Campaign:
     transactions: int = 0
     caught: int = 0
     lost_money: int = 0
-    followers: int = 0
-    followers_caught: int = 0
     first_block_s: list[float] = field(default_factory=list)
     campaigns: int = 0
     missed: int = 0
@@ -92,7 +90,7 @@ def score(truth: Mapping[str, Truth], verdicts: Mapping[str, Verdict]) -> Scoreb
     followers = _followers(truth, frauds)
     return Scoreboard(
         outcomes=dict(Counter(v.outcome for v in verdicts.values())),
-        campaigns=_campaigns(truth, verdicts, frauds, stopped, followers),
+        campaigns=_campaigns(truth, verdicts, frauds, stopped),
         precision=_share(len(stopped & frauds), len(stopped)),
         recall=_share(len(stopped & followers), len(followers)),
         rules_precision=_share(len(ruled & frauds), len(ruled)),
@@ -119,7 +117,6 @@ def _campaigns(
     verdicts: Mapping[str, Verdict],
     frauds: set[str],
     stopped: set[str],
-    followers: set[str],
 ) -> list[Campaign]:
     members: dict[tuple[str, str], list[str]] = defaultdict(list)
     for i in frauds:
@@ -132,8 +129,6 @@ def _campaigns(
         board.campaigns += 1
         board.transactions += len(ids)
         board.caught += len(caught)
-        board.followers += sum(i in followers for i in ids)
-        board.followers_caught += sum(i in followers for i in caught)
         board.lost_money += sum(verdicts[i].amount for i in ids if i not in stopped)
         if caught:
             began = min(truth[i].time_ms for i in ids)

@@ -156,3 +156,4 @@ def test_every_decision_of_a_disturbed_stream_equals_its_recomputation(
     assert differences(outcome) == {}
     assert outcome.oracle.decisions == outcome.manifest.sent["transaction"]
     assert (outcome.surplus, outcome.apart, outcome.oracle.excluded) == (0, 0, 0)
+    assert outcome.dead_letters == outcome.manifest.malformed.total()
