@@ -35,6 +35,8 @@ USUAL_PORTS = {
 }
 LISTENERS = (*USUAL_PORTS, "service")
 # What a person calls the address of a part.
+# Where processors are few, what follows the log yields to what answers: a decision never waits for a tile.
+FOLLOWERS = {"jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10}
 LABELS = {"service": "http", "kafka": "kafka", "valkey": "redis", "jobmanager": "flink"}
 NAMES = (
     "valkey",
@@ -115,7 +117,12 @@ def local(
     parts = (valkey.part(), kafka.part(), *flink.parts(), *processes(wired, directory, flink, chosen, root))
     order = {name: place for place, name in enumerate(NAMES)}
     wanted = sorted(
-        (part for part in parts if not chosen.only or part.name in chosen.only), key=lambda p: order[p.name]
+        (
+            replace(part, nice=FOLLOWERS.get(part.name, 0))
+            for part in parts
+            if not chosen.only or part.name in chosen.only
+        ),
+        key=lambda p: order[p.name],
     )
     return Local(
         directory=directory,

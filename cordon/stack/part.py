@@ -46,7 +46,8 @@ class Part:
 
     `environment` is added to the supervisor's own. `needs` are names of parts that must serve before this
     one is started. `once`: a task that ends by itself. `critical`: started again when it dies; otherwise its
-    death is only shown. `address`: what a client of the part is given.
+    death is only shown. `address`: what a client of the part is given. `nice`: how much it yields the
+    processor to the others, 0 to 19.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Part:
     address: str = ""
     once: bool = False
     critical: bool = True
+    nice: int = 0
     start_timeout_s: float = 90.0
     stop_timeout_s: float = 10.0
     backoff: Backoff = field(default_factory=Backoff)

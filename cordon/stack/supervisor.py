@@ -221,7 +221,7 @@ class Stack:
             self._move(running, State.FAILED)
             return
         running.process = Process.start(
-            part.command,
+            ("nice", "-n", str(part.nice), *part.command) if part.nice else part.command,
             environment={**self._environment, **part.environment},
             directory=directory,
             log=log,

@@ -52,6 +52,14 @@ def process_of(stack: Stack, name: str) -> Identity:
     return Identity(status.pid, status.started)
 
 
+def test_a_part_that_follows_yields_the_processor(tmp_path: Path):
+    text = "import time; time.sleep(60)"
+    with Stack([script(text, "follower", nice=7), script(text, "leader")], tmp_path) as stack:
+        niceness = {n: os.getpriority(os.PRIO_PROCESS, process_of(stack, n).pid) for n in ("follower", "leader")}
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness == {"follower": min(19, own + 7), "leader": own}
+
+
 def test_parts_start_after_those_they_need_and_stop_before_them(tmp_path: Path):
     order: list[str] = []
     stack = Stack(
