@@ -17,6 +17,10 @@ FROM python AS service-build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential && rm -rf /var/lib/apt/lists/*
 COPY requirements/service.txt requirements/service.txt
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install --require-hashes -r requirements/service.txt
+# The compiled scorer chooses its instructions when it runs: built here, it serves on every processor.
+COPY features features
+COPY models models
+RUN /opt/venv/bin/python -m models.kernel.build
 
 FROM python AS flink-build
 # Flink's own libraries and pemja are built from source distributions: a compiler and Java's headers.
@@ -29,13 +33,12 @@ COPY requirements/flink.txt requirements/flink.txt
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install --require-hashes -r requirements/flink.txt
 
 FROM python AS service
-# The compiled scorer is built where it runs, for the processor it finds; without a compiler XGBoost scores.
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 \
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=service-build /opt/venv /opt/venv
 COPY pyproject.toml README.md LICENSE ./
 COPY features features
-COPY models models
+COPY --from=service-build /opt/cordon/models models
 COPY stream stream
 COPY api api
 COPY cordon cordon
