@@ -165,7 +165,7 @@ class Flink(Group):
         default="rocksdb", description="hashmap: faster, the state of the jobs has to fit the memory"
     )
     jars: Path = Field(default=Path(".jars/flink"), description="directory of the Kafka connector")
-    parallelism: int = Field(default=2, ge=1, le=1024, description="of the jobs; at most the partitions")
+    parallelism: int = Field(default=1, ge=1, le=1024, description="of the jobs; at most the partitions")
 
 
 class Secrets(Group):

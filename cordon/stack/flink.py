@@ -48,8 +48,8 @@ class Flink:
     checkpoint_interval_ms: int = 5_000
     checkpoints: str = ""
     job_manager_mib: int = 1_000
-    task_manager_mib: int = 2_048
-    managed_mib: int = 512
+    task_manager_mib: int = 2_560
+    managed_mib: int = 1_024
     log_level: str = "INFO"
 
     @property

@@ -62,7 +62,6 @@ class Options:
     """
 
     only: Collection[str] = ()
-    slots: int = 4
     usual_ports: bool = True
     jobs: int = 1
     attach: bool = False
@@ -107,7 +106,8 @@ def local(
         root / ".jars" / "flink",
         given["flink-rest"],
         given["flink-rpc"],
-        slots=chosen.slots,
+        # One for each subtask: idle ones would divide the memory of the state with them.
+        slots=settings.flink.parallelism + 1,
         state=settings.flink.state,
         checkpoint_interval_ms=settings.flink.checkpoint_interval_ms,
     )

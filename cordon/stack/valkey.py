@@ -44,6 +44,10 @@ class Valkey:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
+            # Each call appends the state that it rewrote, kilobytes a transaction. Compacting the file by a
+            # fork holds up decisions for as long as it takes: seldom, and without syncing meanwhile.
+            "auto-aof-rewrite-min-size": "2gb",
+            "no-appendfsync-on-rewrite": "yes",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }
