@@ -1,6 +1,7 @@
 """A replay from end to end. This module reads the clock; everything it calls takes times as arguments."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,7 +47,14 @@ def messages(
     """
     stream = merged(replay.history, known, entities=replay.passage is not None)
     part = within(stream, replay.since_ms, replay.before_ms, {} if entities is None else entities)
-    return injected(part, replay.history.schema, replay.injection, manifest)
+    return begun(injected(part, replay.history.schema, replay.injection, manifest))
+
+
+def begun[T](stream: Iterator[T]) -> Iterator[T]:
+    """The same stream with its first message at hand: the seconds that it takes to pass over an earlier part
+    of the history must not count as the door's."""
+    first = next(stream, None)
+    return iter(()) if first is None else itertools.chain((first,), stream)
 
 
 def within(

@@ -7,6 +7,7 @@ import pytest
 from stream.replay.injection import Placed
 from stream.replay.item import Item
 from stream.replay.pace import Pace, Timetable
+from stream.replay.run import begun
 
 
 def at(position_ms, kind="transaction"):
@@ -45,3 +46,17 @@ def test_a_pace_is_one_of_the_two_and_positive():
         Pace(rate=1, speed_up=1)
     with pytest.raises(ValueError, match="positive"):
         Pace(rate=0)
+
+
+def test_what_is_passed_over_is_passed_over_before_the_clock_starts():
+    taken: list[int] = []
+
+    def numbers():
+        for number in range(3):
+            taken.append(number)
+            yield number
+
+    stream = begun(numbers())
+    assert taken == [0]
+    assert list(stream) == [0, 1, 2]
+    assert list(begun(iter(()))) == []
