@@ -12,7 +12,7 @@ from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
-from api.rules.rule import Circumstances, RuleSet
+from api.rules.rule import Circumstances, RuleResult, RuleSet, unit_of
 from api.work import Work
 from features.catalogue import Catalogue
 from features.evaluate import Evaluator, Row
@@ -193,7 +193,7 @@ class Judge:
     def _case(self, work: Work, amount: int, vector: list[float | None]) -> Case:
         schema = self.catalogue.schema
         entities = work.identity.entities
-        unit = entities.get(schema.subject) or entities.get(schema.primary) or work.id
+        unit = unit_of(work.id, entities, schema)
         features = dict(zip(self._names, vector, strict=True))
         return Case(work.id, work.time_ms, amount, work.values, entities, features, unit)
 
@@ -270,18 +270,7 @@ class Judge:
             "scored_by": None if verdict is None else verdict.source,
             "winner": _voice(decision.winner),
             "others": [_voice(voice) for voice in decision.others],
-            "rules": [
-                {"id": r.id, "result": r.result, "mode": r.mode, "action": r.action}
-                if not r.missing
-                else {
-                    "id": r.id,
-                    "result": r.result,
-                    "mode": r.mode,
-                    "action": r.action,
-                    "missing": list(r.missing),
-                }
-                for r in decision.rules
-            ],
+            "rules": [_result(r) for r in decision.rules],
             "reasons": reasons,
             "features": vector,
             "versions": {
@@ -314,6 +303,17 @@ _POLICY_TEXTS: Final = {
 
 def _voice(voice: Any) -> dict[str, str]:
     return {"by": voice.by, "id": voice.id, "outcome": voice.outcome.word}
+
+
+def _result(result: RuleResult) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": result.id, "result": result.result, "mode": result.mode, "action": result.action,
+    }  # fmt: skip
+    if result.missing:
+        found["missing"] = list(result.missing)
+    if result.held is not None:
+        found["held"] = result.held
+    return found
 
 
 def _shown(reason: Reason) -> dict[str, Any]:

@@ -1,24 +1,32 @@
 """A rule set from its file (TOML): everything is checked before anything is live."""
 
-import hashlib
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from api.rules.check import check
 from api.rules.compile import compile_rule
 from api.rules.lists import FOREVER_MS, WatchList
-from api.rules.rule import Example, Facts, Mode, Rule, RuleSet
+from api.rules.manifest import Manifest
+from api.rules.rule import Answer, Example, Facts, Mode, Rule, RuleSet
 from api.rules.syntax import RuleError, parse
-from api.rules.vocabulary import Type, Vocabulary, suggestion
+from api.rules.vocabulary import Type, Vocabulary, Word, suggestion
 
 RULES_MAX = 500
+LISTED_MAX = 1_000_000
 Pseudonym = Callable[[str, str], str]
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SET_KEYS = {"name", "rule", "lists"}
 _RULE_KEYS = {
     "id", "version", "text", "reason", "owner", "mode", "rollout_percent", "expires", "amount_max", "example",
     "description",
 }  # fmt: skip
+_LIST_KEYS = {"of", "entry", "description"}
+_ENTRY_KEYS = {"value", "reason", "author", "expires"}
 
 
 class RuleSetError(ValueError):
@@ -31,72 +39,121 @@ def load(path: Path, vocabulary: Vocabulary, pseudonym: Pseudonym) -> RuleSet:
         text = path.read_text()
     except OSError as error:
         raise RuleSetError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RuleSetError(f"{path}: is no UTF-8 text") from error
     return build(text, vocabulary, pseudonym, origin=path.name)
+
+
+def manifest_of(text: str) -> Manifest:
+    """Digests of a set's parts, without checking what they mean. Raises `RuleSetError`."""
+    document = _document(text, "rules")
+    entries = [e for e in document.get("rule", []) if isinstance(e, dict) and "id" in e]
+    return Manifest.of(str(document.get("name", "rules")), entries, document.get("lists", {}))
 
 
 def build(text: str, vocabulary: Vocabulary, pseudonym: Pseudonym, *, origin: str = "rules") -> RuleSet:
     """The set described by TOML `text`. Raises `RuleSetError`."""
+    document = _document(text, origin)
+    lists = {}
+    for name, entry in document.get("lists", {}).items():
+        with _at(f"{origin}: list {name}"):
+            lists[name] = _list(name, entry, vocabulary, pseudonym)
+    entries = document.get("rule", [])
+    if not isinstance(entries, list) or len(entries) > RULES_MAX:
+        raise RuleSetError(f"{origin}: rules are written [[rule]], at most {RULES_MAX} of them")
+    rules, checked, slots = [], [], dict[str, int]()
+    for entry in entries:
+        with _at(f"{origin}: rule {_id_of(entry)}"):
+            rules.append(_rule(entry))
+            checked.append(check(rules[-1].sentence, vocabulary, slots, lists))
+    ids = [r.id for r in rules]
+    if twice := {i for i in ids if ids.count(i) > 1}:
+        raise RuleSetError(f"{origin}: two rules are called {', '.join(sorted(twice))}")
+    name = str(document.get("name", "rules"))
+    found = RuleSet(
+        Manifest.of(name, entries, document.get("lists", {})),
+        tuple(rules),
+        tuple(checked),
+        tuple(compile_rule(c, slots, lists) for c in checked),
+        {n: (slots[n], vocabulary.words[n].source) for n in slots},
+        lists,
+    )
+    for index, rule in enumerate(rules):
+        for number, example in enumerate(rule.examples, 1):
+            with _at(f"{origin}: rule {rule.id}: example {number}"):
+                _try_example(found, index, example, vocabulary, pseudonym)
+    return found
+
+
+def _document(text: str, origin: str) -> Mapping[str, Any]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RuleSetError(f"{origin}: {error}") from error
-    lists = _lists(document.get("lists", {}), vocabulary, pseudonym, origin)
-    entries = document.get("rule", [])
-    if len(entries) > RULES_MAX:
-        raise RuleSetError(f"{origin}: {len(entries)} rules, at most {RULES_MAX}")
-    slots: dict[str, int] = {}
-    rules, conditions, required = [], [], []
-    for entry in entries:
-        name = str(entry.get("id", "without id"))
-        try:
-            rule = _rule(entry)
-            compiled = compile_rule(rule.sentence, vocabulary, slots, lists)
-        except RuleError as error:
-            raise RuleSetError(f"{origin}: rule {name}: {error}") from error
-        except (TypeError, ValueError) as error:
-            raise RuleSetError(f"{origin}: rule {name}: {error}") from error
-        rules.append(rule)
-        conditions.append(compiled.condition)
-        required.append(compiled.required)
-    ids = [r.id for r in rules]
-    if twice := {i for i in ids if ids.count(i) > 1}:
-        raise RuleSetError(f"{origin}: two rules are called {', '.join(sorted(twice))}")
-    name = str(document.get("name", origin))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    listed = hashlib.sha256(repr(sorted(document.get("lists", {}).items())).encode()).hexdigest()[:12]
-    sources = {n: vocabulary.words[n].source for n in slots}
-    found = RuleSet(
-        name, f"{name}-{digest}", tuple(rules), tuple(conditions), tuple(required), slots, sources, listed
-    )
-    for rule in rules:
-        _try_examples(found, rule, vocabulary, pseudonym, origin)
-    return found
+    for key in document:
+        if key not in _SET_KEYS:
+            raise RuleSetError(f"{origin}: unknown key {key!r}{suggestion(key, _SET_KEYS)}")
+    return document
 
 
-def _rule(entry: Mapping[str, Any]) -> Rule:
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Puts the place in front of what is wrong there."""
+    try:
+        yield
+    except (RuleError, TypeError, ValueError) as error:
+        raise RuleSetError(f"{place}: {error}") from error
+
+
+def _id_of(entry: object) -> str:
+    return str(entry.get("id", "without id")) if isinstance(entry, dict) else "without id"
+
+
+def _keys(entry: object, known: set[str], needed: Sequence[str]) -> Mapping[str, Any]:
+    """A table with these keys and no others. Raises `ValueError`."""
+    if not isinstance(entry, dict):
+        raise ValueError("is no table")
     for key in entry:
-        if key not in _RULE_KEYS:
-            raise ValueError(f"unknown key {key!r}{suggestion(key, _RULE_KEYS)}")
-    for key in ("id", "text", "reason", "owner"):
+        if key not in known:
+            raise ValueError(f"unknown key {key!r}{suggestion(key, known)}")
+    for key in needed:
         if not isinstance(entry.get(key), str) or not entry[key]:
             raise ValueError(f"{key} is missing")
+    return entry
+
+
+def _rule(given: object) -> Rule:
+    entry = _keys(given, _RULE_KEYS, ("id", "text", "reason", "owner"))
+    for key in ("id", "reason"):
+        if not _NAME.fullmatch(entry[key]):
+            raise ValueError(f"{key} = {entry[key]!r}: lower case letters, digits and _, at most 64")
     mode = entry.get("mode", "live")
     if mode not in ("off", "shadow", "live"):
         raise ValueError(f"mode is {mode!r}; use off, shadow or live")
-    percent = float(entry.get("rollout_percent", 100))
-    if not 0 <= percent <= 100:
+    percent = entry.get("rollout_percent", 100)
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
         raise ValueError("rollout_percent goes from 0 to 100")
-    examples = tuple(Example(e["given"], e["result"]) for e in entry.get("example", []))
+    for key in ("version", "amount_max"):
+        if key in entry and (type(entry[key]) is not int or entry[key] < 0):
+            raise ValueError(f"{key} is a whole number")
+    examples = tuple(_example(e) for e in entry.get("example", []))
     rule = Rule(
-        entry["id"], int(entry.get("version", 1)), parse(entry["text"]), entry["reason"], entry["owner"],
-        cast(Mode, mode), percent, _moment(entry.get("expires")), entry.get("amount_max"), examples,
-        entry.get("description", ""),
+        entry["id"], entry.get("version", 1), parse(entry["text"]), entry["reason"], entry["owner"],
+        cast(Mode, mode), float(percent), _moment(entry.get("expires")), entry.get("amount_max"), examples,
+        str(entry.get("description", "")),
     )  # fmt: skip
     if rule.action == "allow" and (rule.expires_ms is None or rule.amount_max is None):
         raise ValueError("an allow rule needs expires and amount_max: it overrules everything else")
     if not examples:
         raise ValueError('a rule needs at least one example: [[rule.example]] given = {…}, result = "hit"')
     return rule
+
+
+def _example(given: object) -> Example:
+    entry = _keys(given, {"given", "result"}, ("result",))
+    if entry["result"] not in ("hit", "no_hit", "not_evaluated") or not isinstance(entry.get("given"), dict):
+        raise ValueError('an example is given = {…}, result = "hit", "no_hit" or "not_evaluated"')
+    return Example(entry["given"], cast(Answer, entry["result"]))
 
 
 def _moment(value: object) -> int | None:
@@ -109,46 +166,55 @@ def _moment(value: object) -> int | None:
     raise ValueError("expires is a date or a time with an offset, for example 2027-01-01")
 
 
-def _lists(
-    document: Mapping[str, Any], vocabulary: Vocabulary, pseudonym: Pseudonym, origin: str
-) -> dict[str, WatchList]:
-    found = {}
-    for name, entry in document.items():
-        of = str(entry.get("of", ""))
-        word = vocabulary.words.get(of)
-        if word is None or word.type not in (Type.ID, Type.TEXT):
-            raise RuleSetError(f"{origin}: list {name}: of = {of!r} is no id or text{vocabulary.suggest(of)}")
-        until = {}
-        for item in entry.get("entry", []):
-            if not {"value", "reason", "author"} <= set(item):
-                raise RuleSetError(f"{origin}: list {name}: an entry needs value, reason and author")
-            value = pseudonym(of, item["value"]) if word.type is Type.ID else item["value"]
-            until[value] = _moment(item.get("expires")) or FOREVER_MS
-        found[name] = WatchList(name, of, until)
-    return found
+def _list(name: str, given: object, vocabulary: Vocabulary, pseudonym: Pseudonym) -> WatchList:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a list's name has lower case letters, digits and _")
+    entry = _keys(given, _LIST_KEYS, ("of",))
+    word = vocabulary.words.get(entry["of"])
+    if word is None or word.type not in (Type.ID, Type.TEXT):
+        raise ValueError(f"of = {entry['of']!r} is no id or text{vocabulary.suggest(entry['of'])}")
+    items = entry.get("entry", [])
+    if not isinstance(items, list) or len(items) > LISTED_MAX:
+        raise ValueError(f"entries are written entry = [{{ value = … }}], at most {LISTED_MAX}")
+    until = {}
+    for item in items:
+        if not isinstance(item, dict) or not {"value", "reason", "author"} <= set(item):
+            raise ValueError("an entry needs value, reason and author")
+        _keys(item, _ENTRY_KEYS, ("value", "reason", "author"))
+        value = pseudonym(word.name, item["value"]) if word.type is Type.ID else item["value"]
+        until[value] = _moment(item.get("expires")) or FOREVER_MS
+    return WatchList(name, word.name, until)
 
 
-def _try_examples(
-    rules: RuleSet, rule: Rule, vocabulary: Vocabulary, pseudonym: Pseudonym, origin: str
+def _try_example(
+    rules: RuleSet, index: int, example: Example, vocabulary: Vocabulary, pseudonym: Pseudonym
 ) -> None:
-    index = rules.rules.index(rule)
-    for number, example in enumerate(rule.examples, 1):
-        given = dict(example.given)
-        for name in given:
-            word = vocabulary.words.get(name)
-            if word is None:
-                hint = vocabulary.suggest(name)
-                raise RuleSetError(f"{origin}: rule {rule.id}: example {number}: unknown {name!r}{hint}")
-            if word.type is Type.ID:
-                given[name] = pseudonym(name, given[name])
-        answer = rules.conditions[index](rules.row(_facts(given), 1))
-        result = "not_evaluated" if answer is None else "hit" if answer else "no_hit"
-        if result != example.result:
-            raise RuleSetError(
-                f"{origin}: rule {rule.id}: example {number} gives {result}, not {example.result}"
-            )
-
-
-def _facts(given: Mapping[str, Any]) -> Facts:
+    given = {}
+    for name, value in example.given.items():
+        word = vocabulary.words.get(name)
+        if word is None:
+            raise ValueError(f"unknown {name!r}{vocabulary.suggest(name)}")
+        given[name] = _given(word, value)
+        if word.type is Type.ID:
+            given[name] = pseudonym(name, value)
     decided = (given.get("score"), given.get("probability"), given.get("expected_loss"))
-    return Facts(given, given, given, *decided, amount=0, unit="")
+    facts = Facts(given, given, given, *decided, amount=0, unit="")
+    answer = rules.conditions[index](rules.row(facts, 1))
+    result = "not_evaluated" if answer is None else "hit" if answer else "no_hit"
+    if result != example.result:
+        raise ValueError(f"gives {result}, not {example.result}")
+
+
+def _given(word: Word, value: object) -> Any:
+    """An example's value as the service would have it. Raises `ValueError`."""
+    if word.type in (Type.TEXT, Type.ID):
+        if not isinstance(value, str):
+            raise ValueError(f"{word.name} is {word.type}: write it in quotes")
+        return value
+    if isinstance(value, bool) and word.type is not Type.FLAG:
+        raise ValueError(f"{word.name} is {word.type}")
+    if not isinstance(value, bool | int | float):
+        raise ValueError(f"{word.name} is {word.type}")
+    if word.whole and value != int(value):
+        raise ValueError(f"{word.name} is a whole number (money in minor units)")
+    return int(value) if word.whole else float(value)

@@ -3,14 +3,23 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from api.outcome import Outcome
+from api.rules.check import Checked
 from api.rules.compile import Condition
+from api.rules.lists import WatchList
+from api.rules.manifest import Manifest
 from api.rules.syntax import Sentence
+from api.rules.vocabulary import Source
+from features.schema import Schema
 
 Mode = Literal["off", "shadow", "live"]
 Answer = Literal["hit", "no_hit", "not_evaluated"]
+Held = Literal["tripped", "snoozed", "amount", "rollout"]
+"""Why a live hit does not count: dropped to shadow by its breaker, snoozed for this entity, above the rule's
+largest amount, outside its rollout."""
+NEVER_MS: Final = 2**62
 OUTCOME_OF_ACTION: Mapping[str, Outcome] = {
     "allow": Outcome.APPROVE,
     "challenge": Outcome.CHALLENGE,
@@ -62,7 +71,8 @@ class RuleResult:
     """What one rule said of one transaction.
 
     `counts`: whether it took part in the decision: a live hit within its rollout, neither snoozed nor
-    tripped. `missing`: words without a value, or `expired`, when it could not be evaluated.
+    tripped. `held`: why a hit of a live rule did not count. `missing`: words without a value, or
+    `expired`, when it could not be evaluated.
     """
 
     id: str
@@ -72,6 +82,7 @@ class RuleResult:
     action: str
     counts: bool
     missing: tuple[str, ...] = ()
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +115,35 @@ class Circumstances:
 class _Ready:
     """A rule with its results made ahead: they are values, and making one costs more than a condition."""
 
-    __slots__ = ("_absent", "condition", "counts", "idle", "no_hit", "required", "rule")
+    __slots__ = (
+        "_absent",
+        "_held",
+        "condition",
+        "counts",
+        "expires_ms",
+        "idle",
+        "no_hit",
+        "required",
+        "rule",
+    )
 
     def __init__(self, rule: Rule, condition: Condition, required: tuple[tuple[str, int], ...]) -> None:
         self.rule = rule
         self.condition = condition
         self.required = required
+        self.expires_ms = rule.expires_ms if rule.expires_ms is not None else NEVER_MS
         self.no_hit = self._result("no_hit")
         self.counts = self._result("hit", counts=True)
         self.idle = self._result("hit")
+        self._held: dict[Held, RuleResult] = {why: self._result("hit", held=why) for why in get_args(Held)}
         self._absent: dict[tuple[str, ...], RuleResult] = {}
+
+    def hit(self, facts: Facts, circumstances: Circumstances) -> RuleResult:
+        """The condition holds: does it count?"""
+        if self.rule.mode != "live":
+            return self.idle
+        why = held(self.rule, facts, circumstances)
+        return self.counts if why is None else self._held[why]
 
     def missing(self, names: tuple[str, ...]) -> RuleResult:
         """Could not be evaluated, because of `names`."""
@@ -122,45 +152,54 @@ class _Ready:
             found = self._absent[names] = self._result("not_evaluated", names=names)
         return found
 
-    def _result(self, answer: Answer, *, counts: bool = False, names: tuple[str, ...] = ()) -> RuleResult:
-        return RuleResult(
-            self.rule.id, self.rule.version, answer, self.rule.mode, self.rule.action, counts, names
-        )
+    def _result(
+        self, answer: Answer, *, counts: bool = False, names: tuple[str, ...] = (), held: Held | None = None
+    ) -> RuleResult:
+        rule = self.rule
+        return RuleResult(rule.id, rule.version, answer, rule.mode, rule.action, counts, names, held)
 
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """An immutable, versioned set. `slots`: row slot of every word that some rule uses."""
+    """An immutable, versioned set. `words`: row slot and source of every word that some rule uses."""
 
-    name: str
-    version: str
+    manifest: Manifest
     rules: tuple[Rule, ...]
+    checked: tuple[Checked, ...]
     conditions: tuple[Condition, ...]
-    required: tuple[tuple[str, ...], ...]
-    slots: Mapping[str, int]
-    sources: Mapping[str, str]
-    lists_version: str = ""
-    _row: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+    words: Mapping[str, tuple[int, Source]]
+    lists: Mapping[str, WatchList]
+    version: str = field(init=False)
+    lists_version: str = field(init=False)
+    _row: tuple[tuple[str, Source], ...] = field(init=False, repr=False, compare=False)
     _ready: tuple["_Ready", ...] = field(init=False, repr=False, compare=False)
+    _by_id: Mapping[str, Rule] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        ordered = sorted(self.slots, key=lambda name: self.slots[name])
-        object.__setattr__(self, "_row", tuple((name, self.sources[name]) for name in ordered))
-        parts = zip(self.rules, self.conditions, self.required, strict=True)
+        ordered = sorted(self.words, key=lambda name: self.words[name][0])
+        parts = zip(self.rules, self.conditions, self.checked, strict=True)
         ready = [
-            _Ready(rule, condition, tuple((name, self.slots[name]) for name in required))
-            for rule, condition, required in parts
+            _Ready(rule, condition, tuple((name, self.words[name][0]) for name in checked.required))
+            for rule, condition, checked in parts
             if rule.mode != "off"
         ]
-        object.__setattr__(self, "_ready", tuple(ready))
+        derived = {
+            "version": self.manifest.version,
+            "lists_version": self.manifest.lists_version,
+            "_row": tuple((name, self.words[name][1]) for name in ordered),
+            "_ready": tuple(ready),
+            "_by_id": {rule.id: rule for rule in self.rules},
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def evaluate(self, facts: Facts, circumstances: Circumstances) -> tuple[RuleResult, ...]:
         """Every rule that is not off says something; nothing raises."""
-        row = self.row(facts, circumstances.now_ms)
+        now_ms = circumstances.now_ms
+        row = self.row(facts, now_ms)
         found = []
         for ready in self._ready:
-            rule = ready.rule
-            if rule.expires_ms is not None and rule.expires_ms <= circumstances.now_ms:
+            if ready.expires_ms <= now_ms:
                 found.append(ready.missing(("expired",)))
                 continue
             answer = ready.condition(row)
@@ -168,8 +207,7 @@ class RuleSet:
                 absent = tuple(name for name, slot in ready.required if row[slot] is None)
                 found.append(ready.missing(absent or ("division by zero",)))
             elif answer:
-                counts = rule.mode == "live" and _applies(rule, facts, circumstances)
-                found.append(ready.counts if counts else ready.idle)
+                found.append(ready.hit(facts, circumstances))
             else:
                 found.append(ready.no_hit)
         return tuple(found)
@@ -191,20 +229,28 @@ class RuleSet:
 
     def rule(self, rule_id: str) -> Rule | None:
         """The rule of that id."""
-        return next((r for r in self.rules if r.id == rule_id), None)
+        return self._by_id.get(rule_id)
 
 
-EMPTY = RuleSet("none", "none", (), (), (), {}, {})
+EMPTY = RuleSet(Manifest("none"), (), (), (), {}, {})
 
 
-def _applies(rule: Rule, facts: Facts, circumstances: Circumstances) -> bool:
+def held(rule: Rule, facts: Facts, circumstances: Circumstances) -> Held | None:
+    """Why a hit of a live rule does not count; `None` if it does."""
     if rule.id in circumstances.tripped:
-        return False
+        return "tripped"
     if circumstances.snoozed and any((rule.id, e) in circumstances.snoozed for e in facts.entities.values()):
-        return False
+        return "snoozed"
     if rule.amount_max is not None and facts.amount > rule.amount_max:
-        return False
-    return rule.rollout_percent >= 100 or share(rule.id, facts.unit) < rule.rollout_percent
+        return "amount"
+    if rule.rollout_percent < 100 and share(rule.id, facts.unit) >= rule.rollout_percent:
+        return "rollout"
+    return None
+
+
+def unit_of(id_: str, entities: Mapping[str, str], schema: Schema) -> str:
+    """The id that rollouts hash: the subject's, else the primary entity's, else the transaction's."""
+    return entities.get(schema.subject) or entities.get(schema.primary) or id_
 
 
 def share(salt: str, unit: str) -> float:

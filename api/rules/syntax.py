@@ -22,6 +22,7 @@ from decimal import Decimal
 TEXT_LENGTH_MAX = 2_000
 NODES_MAX = 200
 DEPTH_MAX = 24
+LINE_SHOWN = 60
 FUNCTIONS = {"abs": 1, "min": 2, "max": 2, "present": 1, "value_or": 2}
 
 
@@ -29,13 +30,19 @@ ACTIONS = ("allow", "challenge", "review", "decline")
 
 
 class RuleError(ValueError):
-    """The rule is refused: `line` and `column` (from 1) say where, the message says why and what to do."""
+    """The rule is refused: `line` and `column` (from 1) say where, the message says why and what to do.
+
+    Below the message stands the line itself with a caret under the place.
+    """
 
     def __init__(self, message: str, text: str = "", at: int = 0) -> None:
         self.line = text.count("\n", 0, at) + 1
         self.column = at - (text.rfind("\n", 0, at) + 1) + 1
         self.reason = message
-        super().__init__(f"line {self.line}, column {self.column}: {message}")
+        shown = text.splitlines()[self.line - 1].expandtabs(1) if at < len(text) else text.rsplit("\n", 1)[-1]
+        start = max(0, self.column - LINE_SHOWN)
+        pointed = f"\n    {shown[start : start + 2 * LINE_SHOWN]}\n    {' ' * (self.column - 1 - start)}^"
+        super().__init__(f"line {self.line}, column {self.column}: {message}{pointed if text else ''}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,17 @@ Source = Literal["feature", "field", "entity", "decision"]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One name: its type and where its value comes from. `choices`: all values a text can have, if known."""
+    """One name: its type and where its value comes from. `choices`: all values a text can have, if known.
+
+    `whole`: it arrives as an integer; `wide`: of up to 64 bits, so that a double may have to round it.
+    """
 
     name: str
     type: Type
     source: Source
     choices: tuple[str, ...] = ()
+    whole: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
-SCORE = Word("score", Type.NUMBER, "decision")
+SCORE = Word("score", Type.NUMBER, "decision", whole=True)
 PROBABILITY = Word("probability", Type.NUMBER, "decision")
-EXPECTED_LOSS = Word("expected_loss", Type.MONEY, "decision")
+EXPECTED_LOSS = Word("expected_loss", Type.MONEY, "decision", whole=True)
 
 _FIELD_TYPES = {
     "amount": Type.MONEY,
@@ -81,7 +86,10 @@ def vocabulary_of(catalogue: Catalogue) -> Vocabulary:
     identifying = catalogue.schema.identifying
     for spec in catalogue.schema.fields:
         if spec.name not in identifying:
-            words[spec.name] = Word(spec.name, _FIELD_TYPES[spec.kind], "field", spec.values)
+            wide = spec.kind == "integer"
+            words[spec.name] = Word(
+                spec.name, _FIELD_TYPES[spec.kind], "field", spec.values, wide or spec.kind == "amount", wide
+            )
     for entity in catalogue.schema.entities:
         words[entity.name] = Word(entity.name, Type.ID, "entity")
     return Vocabulary(words, EXPONENTS.get(catalogue.schema.base_currency, 2))

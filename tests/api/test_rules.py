@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api.rules.check import check
 from api.rules.compile import compile_rule
 from api.rules.lists import WatchList
 from api.rules.load import RuleSetError, build, load
@@ -25,11 +26,11 @@ NOW = Circumstances(now_ms=1)
 
 def answer(text: str, now_ms: int = 1, **values: object) -> bool | None:
     slots: dict[str, int] = {}
-    compiled = compile_rule(parse(text), WORDS, slots, LISTS)
+    condition = compile_rule(check(parse(text), WORDS, slots, LISTS), slots, LISTS)
     row: list[object] = [now_ms] + [None] * len(slots)
     for name, slot in slots.items():
         row[slot] = values.get(name)
-    return compiled.condition(row)
+    return condition(row)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_a_missing_value_is_never_a_hit_and_never_an_error():
 ])  # fmt: skip
 def test_what_is_refused_and_where(text, message):
     with pytest.raises(RuleError, match=message):
-        compile_rule(parse(text), WORDS, {}, LISTS)
+        check(parse(text), WORDS, {}, LISTS)
 
 
 # Random rules: the compiled closure equals an interpreter that was written the obvious way.
@@ -282,7 +283,7 @@ def test_a_missing_score_is_named():
 
 @pytest.mark.parametrize(("change", "message"), [
     (("score > 500\"", "scor > 500\""), r"column 12: unknown name 'scor' \(did you mean score"),
-    (("score = 501", "score = 400"), "example 1 gives no_hit, not hit"),
+    (("score = 501", "score = 400"), "example 1: gives no_hit, not hit"),
     (("score = 501", "scor = 400"), "example 1: unknown 'scor'"),
     (("owner = \"o\"", ""), "owner is missing"),
     (("reason", "reasn"), r"unknown key 'reasn' \(did you mean reason"),
