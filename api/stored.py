@@ -123,6 +123,10 @@ class StoredColumns:
         found: NDArray[np.int64] = self._table[column].to_numpy()
         return found
 
+    def units(self) -> Texts:
+        """The ids that rollouts hash."""
+        return texts_of(self._table["unit"])
+
     def numbers(self, name: str) -> Doubles:
         """See `Columns.numbers`."""
         found = self._numbers.get(name)

@@ -28,6 +28,7 @@ COMMANDS = {
     "parity": "Compare every served vector with an independent recomputation.",
     "drill": "Break a part on purpose and check that nothing is lost.",
     "bench": "Measure, with the answers checked.",
+    "rules": "Check, publish and backtest rules; what they cost.",
     "audit": "Verify the journals of decisions offline, record by record.",
     "reference": "Print the reference of features, rules and settings.",
     "config": "Show the settings, with secrets hidden.",
