@@ -1,0 +1,115 @@
+"""Decisions over HTTP: latency at a rate, open loop, every answer checked and durable.
+
+    .venv/bin/python -m bench.http --rate 1000 [--alone] [--seconds 60] [--runs 3] [--json] [--write]
+        [--connections 64] [--workers 1] [--warm 30000] [--model DIR] [--port PORT] [--stall 0]
+
+Starts the service with the demonstration's model, Valkey and the journal; without `--alone` also Kafka,
+Flink, publisher and projector, which follow the same decisions. Payments of a generated world arrive as a
+Poisson process from a compiled generator in a process of its own; latency counts from when each was due.
+Afterwards each answer must be in the journal exactly once. Of `--runs` runs the one with the median p99 is
+reported.
+
+Nothing is reported when a port is taken, an answer is wrong, or less than 98 % of the rate was reached.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from bench.load.course import REST_S, course
+from bench.load.traffic import traffic
+from cordon.demo.prepare import prepare
+from cordon.evidence import ROOT, Evidence, machine
+from features import DAY, load
+
+# Highest p99 in milliseconds, by rate: of the service alone, and with the whole stack beside it.
+ALONE_MS: Final = {1_000: 5.0, 2_000: 6.0, 4_000: 6.0, 8_000: 10.0}
+BESIDE_MS: Final = {1_000: 10.0, 2_000: 20.0}
+EXPLAINED_SHARE_MIN: Final = 0.05
+PREPARED: Final = ROOT / ".cordon" / "demo" / "prepared"
+
+
+def main() -> None:
+    """Measures; the status says whether the target was met."""
+    options = parser().parse_args()
+    evidence = Evidence.begin(f"http_{'alone' if options.alone else 'beside'}_{options.rate}")
+    say: Callable[[str], None] = (lambda line: None) if options.json else evidence.progress
+    PREPARED.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / ".cordon") as name:
+        report = measure(Path(name), options, say)
+    limit_ms = (ALONE_MS if options.alone else BESIDE_MS).get(options.rate, float("inf"))
+    met = report["p99_ms"] < limit_ms and report["explained_share"] >= EXPLAINED_SHARE_MIN
+    evidence.end(report, holds=met, write=options.write)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--rate", type=int, default=1_000, help="requests per second")
+    found.add_argument("--alone", action="store_true", help="service, Valkey and journal only")
+    found.add_argument("--seconds", type=float, default=60.0, help="of each run")
+    found.add_argument("--runs", type=int, default=3)
+    found.add_argument("--connections", type=int, default=64)
+    found.add_argument("--workers", type=int, default=1, help="processes of the service")
+    found.add_argument("--warm", type=int, default=30_000, help="transactions of history, sent before")
+    found.add_argument("--model", type=Path, default=None, help="artefact; the demonstration's if absent")
+    found.add_argument("--port", type=int, default=None, help="of the service; any free one if absent")
+    found.add_argument("--stall", type=float, default=0.0, help="seconds for which the service is stopped")
+    found.add_argument("--json", action="store_true", help="only the JSON object")
+    found.add_argument("--write", action="store_true", help="keep the result in bench/results/")
+    return found
+
+
+def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """The median run's report. Raises `NotMeasured`."""
+    catalogue = load("payments")
+    model = options.model or prepare(PREPARED, catalogue, say).model
+    each = round(options.rate * options.seconds)
+    payments = traffic(catalogue, options.warm + options.runs * each, directory)
+    overrides = {
+        # Event time passes thousands of times faster than the clock: what overtakes is not late.
+        "catalogue": {"name": "payments", "lateness_ms": DAY},
+        "decide": {"clock": "event", "model_dir": model.resolve()},
+        "service": {"workers": options.workers},
+    }
+    with course(
+        directory / "stack", overrides,
+        alone=options.alone, connections=options.connections, port=options.port, say=say,
+    ) as (running, pipeline):  # fmt: skip
+        reached = running.warm_up(payments.take(options.warm))
+        say(f"{options.warm} transactions of history, {reached:.0f}/s")
+        if pipeline is not None:
+            pipeline.expect({"transaction": options.warm})
+            pipeline.settle()
+        runs = []
+        for number in range(options.runs):
+            time.sleep(REST_S)
+            runs.append(running.run(payments.take(each), options.seconds, number, options.stall))
+            say(str(runs[-1].report()))
+        stored = running.check_journals()
+        if pipeline is not None:
+            pipeline.expect({"transaction": options.runs * each})
+            pipeline.settle()
+    middle = sorted(runs, key=lambda run: run.percentile(99))[(len(runs) - 1) // 2]
+    return {
+        **middle.report(),
+        "p99_ms_of_runs": [run.percentile(99) for run in runs],
+        "beside": not options.alone,
+        "journalled": stored,
+        "warm_rps": round(reached),
+        "seconds_each": options.seconds,
+        "runs": options.runs,
+        "workers": options.workers,
+        "connections": options.connections,
+        "stalled_s": options.stall,
+        "cpu": machine()["cpu"],
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+if __name__ == "__main__":
+    main()

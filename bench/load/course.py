@@ -1,0 +1,235 @@
+"""A service on real parts, and measured runs against it whose every answer is checked."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from api.journal_reader import JournalReader
+from api.record import decode_json, unpack
+from bench.load import generator
+from bench.load.generator import Load
+from cordon.failure import Failure
+from cordon.pipeline import Pipeline, pipeline
+from cordon.settings import Settings
+from cordon.stack.local import Local, Options, local
+from cordon.stack.port import is_free
+from cordon.stack.supervisor import Stack
+from stream.replay.item import Item
+
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+ACHIEVED_SHARE_MIN: Final = 0.98
+ALONE: Final = ("valkey", "service")
+REST_S: Final = 1.0
+
+
+class NotMeasured(Failure):
+    """Something was not as it must be: there is no figure. The message says what."""
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """A reason as the API answers it; `weight` is the exact contribution, none for a rule's."""
+
+    code: str
+    text: str
+    weight: float | None
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The answer to a transaction, as far as it is checked."""
+
+    transaction_id: str
+    outcome: str
+    score: int | None
+    reasons: tuple[Reason, ...]
+    decision: dict[str, Any]
+    freshness: dict[str, Any]
+    degraded: tuple[str, ...]
+    replay: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measured run that was right in every answer. Times in milliseconds."""
+
+    rate: float
+    load: Load
+    explained_share: float
+    cpu_s: Mapping[str, float]
+
+    def percentile(self, percent: float) -> float:
+        """Of the latencies, counted from when each request was due."""
+        return round(float(np.percentile([a.latency_ms for a in self.load.answers], percent)), 3)
+
+    def report(self) -> dict[str, Any]:
+        """What one run found."""
+        count = len(self.load.answers)
+        late_ms = [a.late_ms for a in self.load.answers]
+        return {
+            "intended_rps": round(self.rate, 1),
+            "achieved_rps": round(self.load.achieved_rps, 1),
+            "errors": 0,
+            **{f"p{name}_ms": self.percentile(p) for name, p in PERCENTILES.items()},
+            "explained_share": round(self.explained_share, 4),
+            "cpu_us_per_request": {n: round(s / count * 1e6, 1) for n, s in self.cpu_s.items()},
+            "generator_late_p99_ms": round(float(np.percentile(late_ms, 99)), 3),
+            "waited_for_connection": self.load.waited,
+        }
+
+
+PERCENTILES: Final[Mapping[str, float]] = {"50": 50, "90": 90, "99": 99, "999": 99.9, "max": 100}
+
+
+@dataclass(slots=True)
+class Course:
+    """A running service and what it has answered so far. `connections`: open to the service, all the time."""
+
+    plan: Local
+    stack: Stack
+    connections: int
+    answered: dict[str, Decision] = field(default_factory=dict)
+
+    def load(self, items: Sequence[Item], due_s: Sequence[float]) -> Load:
+        """Sends them as they are due; checks nothing."""
+        service = self.plan.settings.service
+        key = service.api_keys.get_secret_value().split(",")[0].partition("=")[0]
+        headers = [("authorization", f"Bearer {key}")]
+        host = f"{service.host}:{service.port}"
+        sent = [generator.request("/v1/decisions", item.body, host, headers) for item in items]
+        return generator.run(sent, due_s, service.host, service.port, connections=self.connections)
+
+    def warm_up(self, items: Sequence[Item]) -> float:
+        """History for the entities, as fast as it goes; the rate that was reached."""
+        found = self.load(items, [0.0] * len(items))
+        self._checked(items, found)
+        return found.achieved_rps
+
+    def run(self, items: Sequence[Item], seconds: float, seed: int, stall_s: float = 0.0) -> Run:
+        """One open-loop run, arrivals of a Poisson process; halfway the service stands still for `stall_s`.
+
+        Raises `NotMeasured` for a wrong answer, or too low a rate.
+        """
+        due_s = np.sort(np.random.default_rng(seed).uniform(0.0, seconds, len(items)))
+        before_s = self.cpu_s()
+        with self._stalled(seconds / 2, stall_s):
+            found = self.load(items, due_s.tolist())
+        spent_s = {name: s - before_s[name] for name, s in self.cpu_s().items()} | {"generator": found.cpu_s}
+        rate = len(items) / float(due_s[-1])
+        explained = sum(any(r.weight is not None for r in d.reasons) for d in self._checked(items, found))
+        if found.achieved_rps < ACHIEVED_SHARE_MIN * rate:
+            raise NotMeasured(
+                f"{found.achieved_rps:.0f}/s of the intended {rate:.0f}/s: latency would say nothing"
+            )
+        return Run(rate, found, explained / len(items), spent_s)
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds of every part so far, its children included."""
+        return {
+            part.name: sum(map(_cpu_s, self.stack.processes(part.name)))
+            for part in self.plan.parts
+            if not part.once
+        }
+
+    def check_journals(self) -> int:
+        """Every answer is in the journals once, as it was answered; their number. Raises `NotMeasured`."""
+        seen: Counter[str] = Counter()
+        for mark in sorted(self.plan.settings.journal.directory.glob("service-*/mark")):
+            reader = JournalReader(mark.parent)
+            while records := reader.read(10_000):
+                for record in records:
+                    stored = decode_json(unpack(record.body).payload)
+                    seen[stored["id"]] += 1
+                    answer = self.answered.get(stored["id"])
+                    if answer is None or (answer.outcome, answer.score) != (
+                        stored["outcome"],
+                        stored["score"],
+                    ):
+                        raise NotMeasured(f"the record of {stored['id']} is not what was answered")
+            reader.close()
+        wrong = [id for id in self.answered if seen[id] != 1]
+        if wrong:
+            raise NotMeasured(f"{len(wrong)} answers are not in the journal exactly once, such as {wrong[0]}")
+        return len(self.answered)
+
+    def _checked(self, items: Sequence[Item], load: Load) -> list[Decision]:
+        found = []
+        statuses = Counter(answer.status for answer in load.answers)
+        if set(statuses) != {200}:
+            other = next(answer.body for answer in load.answers if answer.status != 200)
+            raise NotMeasured(f"not every request was answered with 200: {dict(statuses)}, {other[:300]!r}")
+        decode = msgspec.json.Decoder(Decision).decode
+        for item, answer in zip(items, load.answers, strict=True):
+            try:
+                decision = decode(answer.body)
+            except msgspec.ValidationError as error:
+                raise NotMeasured(f"{item.id}: the answer is not of its schema: {error}") from error
+            if decision.transaction_id != item.id or decision.replay or "features" in decision.degraded:
+                raise NotMeasured(f"{item.id}: a wrong answer: {answer.body!r}")
+            found.append(decision)
+        self.answered |= {decision.transaction_id: decision for decision in found}
+        return found
+
+    @contextlib.contextmanager
+    def _stalled(self, after_s: float, stall_s: float) -> Iterator[None]:
+        """SIGSTOP to the service's processes `after_s` from now, SIGCONT `stall_s` later."""
+        if not stall_s:
+            yield
+            return
+        pids = self.stack.processes("service")
+
+        def stall() -> None:
+            time.sleep(after_s)
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in pids:
+                    os.kill(pid, number)
+                if number is signal.SIGSTOP:
+                    time.sleep(stall_s)
+
+        thread = threading.Thread(target=stall)
+        thread.start()
+        yield
+        thread.join()
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+@contextlib.contextmanager
+def course(
+    directory: Path,
+    overrides: Mapping[str, Any],
+    *,
+    alone: bool,
+    connections: int,
+    port: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[tuple[Course, Pipeline | None]]:
+    """The parts, started below `directory`: service and Valkey, or (not `alone`) also all that follows them.
+
+    `port`: of the service; any free one if absent. Raises `NotMeasured` where it is taken.
+    """
+    if port is not None and not is_free(port):
+        raise NotMeasured(f"port {port} is taken: another service would be measured, or measured with it")
+    options = Options(only=ALONE if alone else (), usual_ports=port is not None)
+    given = {**overrides, "service": {**overrides.get("service", {}), **({"port": port} if port else {})}}
+    if alone:
+        plan = local(Settings.load(**given), directory, options)
+        with Stack(plan.parts, directory, say=say) as stack:
+            yield Course(plan, stack, connections), None
+        return
+    with pipeline(directory, given, options=options, say=say) as running:
+        yield Course(running.plan, running.stack, connections), running
