@@ -39,6 +39,8 @@ from api.segment import (
 )
 
 SEGMENT_BYTES = 64 * 1024 * 1024
+# A segment that was not prepared ahead is small, so that all of it can be prewritten at once.
+FRESH_BYTES = 4 * 1024 * 1024
 _MARK_WORDS = 4  # epoch, durable (segment << 40 | offset), next sequence, shipped sequence
 _CHUNK = bytes(256 * 1024)
 _CHUNK_REST_S = 0.004
@@ -191,7 +193,7 @@ class Journal:
             raise ValueError(f"a record has more than {RECORD_BYTES_MAX} bytes")
         data, head = encode_batch(bodies, self.head, self.epoch, self._offset)
         try:
-            if self._offset + len(data) > self._segment_bytes and self._offset > SEGMENT_HEADER.size:
+            if self._offset + len(data) > self._end and self._offset > SEGMENT_HEADER.size:
                 self._rotate()
                 data, head = encode_batch(bodies, self.head, self.epoch, self._offset)
             _write_all(self._file, data, self._offset)
@@ -202,7 +204,7 @@ class Journal:
         self._offset += len(data)
         self.head = head
         self.mark.advance(self._number, self._offset, head.sequence)
-        if not self._stocked and self._offset > self._segment_bytes // 4:
+        if not self._stocked and self._offset > self._end // 4:
             self._stocked = True
             self._spare = threading.Thread(target=self._prepare, name="journal-spare", daemon=True)
             self._spare.start()
@@ -256,8 +258,8 @@ class Journal:
             return
         self._file = os.open(self.directory / name_of(found.segment), os.O_RDWR)
         os.ftruncate(self._file, found.offset)
-        if found.offset < self._segment_bytes:
-            os.posix_fallocate(self._file, found.offset, self._segment_bytes - found.offset)
+        self._end = found.offset + min(self._segment_bytes, FRESH_BYTES)
+        _prewrite(self._file, found.offset, self._end)
         os.fsync(self._file)
 
     def _rotate(self) -> None:
@@ -270,10 +272,11 @@ class Journal:
         source = self.directory / "spare"
         preparing = self._spare is not None and self._spare.is_alive()
         self._stocked = preparing
+        self._end = self._segment_bytes
         if preparing or not source.exists():
-            # Faster than the disk could prepare: this segment starts without prewritten blocks.
             source = self.directory / "fresh"
-            _allocate(source, self._segment_bytes, prewrite=False)
+            self._end = min(self._segment_bytes, FRESH_BYTES)
+            _allocate(source, self._end)
         self._file = os.open(source, os.O_RDWR)
         _write_all(self._file, segment_header(number, self.epoch, self.head), 0)
         os.fsync(self._file)
@@ -284,7 +287,7 @@ class Journal:
     def _prepare(self) -> None:
         partial = self.directory / "spare.partial"
         try:
-            _allocate(partial, self._segment_bytes, prewrite=True)
+            _allocate(partial, self._segment_bytes, _CHUNK_REST_S)
             os.rename(partial, self.directory / "spare")
         except OSError:
             # A full disk shows at the rotation, where somebody can be told.
@@ -371,21 +374,26 @@ def _last_epoch(directory: Path) -> int:
     return epoch
 
 
-def _allocate(path: Path, size: int, *, prewrite: bool) -> None:
-    """A file of zeros. Prewritten blocks make later syncs cheaper: no metadata changes with them.
-
-    Prewriting goes piece by piece with rests: the batches that are synced meanwhile share the disk with it.
-    """
+def _allocate(path: Path, size: int, rest_s: float = 0.0) -> None:
+    """A file of zeros."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
     try:
-        os.posix_fallocate(file, 0, size)
-        if prewrite:
-            for at in range(0, size, len(_CHUNK)):
-                _write_all(file, _CHUNK[: size - at], at)
-                os.fdatasync(file)
-                time.sleep(_CHUNK_REST_S)
+        _prewrite(file, 0, size, rest_s)
     finally:
         os.close(file)
+
+
+def _prewrite(file: int, start: int, end: int, rest_s: float = 0.0) -> None:
+    """Zeros from `start` to `end`. Later syncs need not wait for the file system: no metadata changes.
+
+    Piece by piece, with rests where batches that are synced meanwhile share the disk with it.
+    """
+    os.posix_fallocate(file, start, end - start)
+    for at in range(start, end, len(_CHUNK)):
+        _write_all(file, _CHUNK[: end - at], at)
+        if rest_s:
+            os.fdatasync(file)
+            time.sleep(rest_s)
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:
