@@ -63,15 +63,25 @@ class Process:
 
     @classmethod
     def start(
-        cls, command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path
+        cls,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: Path,
+        log: Path,
+        nice: int = 0,
     ) -> Process:
-        """Starts `command` with its output appended to `log`; returns once the guard has forked it."""
+        """Starts `command` with its output appended to `log`; returns once the guard has forked it.
+
+        `nice`: how much it yields the processor to the others, 0 to 19.
+        """
         life_read, life_write = os.pipe()
         report_read, report_write = os.pipe()
+        guarded = (str(life_read), str(report_write), str(nice), *command)
         try:
             with log.open("ab") as output:
                 guard = subprocess.Popen(
-                    [sys.executable, "-S", "-E", str(GUARD), str(life_read), str(report_write), *command],
+                    [sys.executable, "-S", "-E", str(GUARD), *guarded],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -221,10 +221,11 @@ class Stack:
             self._move(running, State.FAILED)
             return
         running.process = Process.start(
-            ("nice", "-n", str(part.nice), *part.command) if part.nice else part.command,
+            part.command,
             environment={**self._environment, **part.environment},
             directory=directory,
             log=log,
+            nice=part.nice,
         )
         running.since_s = now_s
         running.log_start = start
