@@ -2,8 +2,8 @@
 
 A process that dies between its journal and its claims leaves records whose claims stay open. Deciding them
 again would count them twice, so whoever takes such a claim over first looks at the newest batches of the
-journals beside its own. Records older than those have their claims answered: a writer answers a batch's
-claims before it appends the next one, or keeps what it could not answer in memory.
+journals beside its own. Records older than those have their claims answered: a writer sends a batch's
+answers before it appends the next one, and keeps in memory what the store did not confirm.
 """
 
 import mmap

@@ -95,6 +95,7 @@ class Engine:
         self._revive_ms = 0
         self._originals: dict[str, Claim | None] | None = {}
         self._unfinished: list[tuple[str, bytes, bytes]] = []
+        self._posted: list[tuple[str, bytes, bytes]] = []
 
     @property
     def newest_ms(self) -> int:
@@ -108,7 +109,7 @@ class Engine:
         if self.journal.backlog + len(inbound) > self.limits.backlog_max:
             return [Unavailable("backlog")] * len(inbound)
         began = self._timer()
-        self._finish(now_ms)
+        self._post(now_ms)
         self._originals = self._look_up(inbound, now_ms)
         answers: list[Answer | None] = [None] * len(inbound)
         works: dict[str, tuple[int, Work]] = {}
@@ -134,6 +135,8 @@ class Engine:
 
     def sweep(self, *, now_ms: int, limit: int = 64) -> int:
         """Record attempts that nobody finished for a minute; how many. Raises `StoreUnavailable`."""
+        self._settle()
+        self._post(now_ms)
         if self.journal.failure is not None:
             return 0
         claims = self.store.open_claims(now_ms - ABANDONED_AFTER_MS, limit)
@@ -203,8 +206,7 @@ class Engine:
         try:
             return dict(zip(followed, self.store.claims(list(followed)), strict=True))
         except StoreUnavailable:
-            self.store_breaker.failed(now_ms)
-            self.gauge.forget()
+            self._store_failed(now_ms)
             return None
 
     def _original(
@@ -242,6 +244,7 @@ class Engine:
             return []
         started = self._timer()
         observed = self._arrive(works, now_ms)
+        self._settle()
         answers: list[Answer | None] = [None] * len(works)
         reads: list[tuple[int, Read]] = []
         taken = [works[i].key for i, seen in enumerate(observed) if seen and seen.status is Status.RECOVERED]
@@ -280,8 +283,7 @@ class Engine:
             )
             self.gauge.note_generation()
         except StoreUnavailable:
-            self.store_breaker.failed(now_ms)
-            self.gauge.forget()
+            self._store_failed(now_ms)
             return [None] * len(works)
         self.store_breaker.worked()
         return found
@@ -349,20 +351,35 @@ class Engine:
             (read.work.key, read.work.arrival.owner, payload)
             for read, payload in zip(reads, payloads, strict=True)
         ]
-        self._finish(now_ms)
+        self._post(now_ms)
 
-    def _finish(self, now_ms: int) -> None:
-        """Store answers in their claims; those that fail stay for the next batch."""
+    def _post(self, now_ms: int) -> None:
+        """Send answers to their claims. Nobody waits for the store: what it made of them is known when the
+        next batch has arrived there, and the journal has them anyway."""
         if not self._unfinished or not self.store_breaker.allows(now_ms):
             del self._unfinished[:-UNFINISHED_MAX]
             return
         try:
-            self.store.complete(self._unfinished)
+            self.store.post(self._unfinished)
         except StoreUnavailable:
-            self.store_breaker.failed(now_ms)
-            self.gauge.forget()
+            self._store_failed(now_ms)
         else:
-            self._unfinished.clear()
+            self._posted += self._unfinished
+            self._unfinished = []
+
+    def _settle(self) -> None:
+        """What became of the answers that were sent; those that may be lost are sent again."""
+        if not self._posted:
+            return
+        sent, self._posted = self._posted, []
+        try:
+            self.store.posted()
+        except StoreUnavailable:
+            self._unfinished = sent + self._unfinished
+
+    def _store_failed(self, now_ms: int) -> None:
+        self.store_breaker.failed(now_ms)
+        self.gauge.forget()
 
 
 _KINDS: Final = {

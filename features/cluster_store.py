@@ -83,6 +83,7 @@ class ClusterStore:
         self._owners: list[str] = []
         self._token: bytes | None = None
         self._answered: list[str] = []
+        self._posted: list[bool] = []
         self._given_up: list[tuple[str, bytes]] = []
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
@@ -153,6 +154,15 @@ class ClusterStore:
         done = [reply == 1 for reply in replies]
         self._answered += [key for (key, _, _), mine in zip(answers, done, strict=True) if mine]
         return done
+
+    def post(self, answers: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """See `OnlineStore.post`; here it waits, since answers go to several nodes."""
+        self._posted += self.complete(answers)
+
+    def posted(self) -> list[bool]:
+        """See `OnlineStore.posted`."""
+        found, self._posted = self._posted, []
+        return found
 
     def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
         """See `OnlineStore.shrink`."""

@@ -19,6 +19,7 @@ class MemoryStore:
     takeover_ms: int = TAKEOVER_MS
     _states: dict[tuple[str, str], bytes] = field(default_factory=dict, init=False)
     _claims: dict[str, Claim] = field(default_factory=dict, init=False)
+    _posted: list[bool] = field(default_factory=list, init=False)
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
         """See `OnlineStore.arrive`."""
@@ -59,6 +60,15 @@ class MemoryStore:
                 self._claims[key] = replace(held, answer=answer, payload=None)
             done.append(mine)
         return done
+
+    def post(self, answers: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """See `OnlineStore.post`."""
+        self._posted += self.complete(answers)
+
+    def posted(self) -> list[bool]:
+        """See `OnlineStore.posted`."""
+        found, self._posted = self._posted, []
+        return found
 
     def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
         """See `OnlineStore.shrink`."""

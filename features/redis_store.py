@@ -11,6 +11,7 @@ off with its next batch; `open_claims` looks at the claims themselves and tidies
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from features.catalogue import Catalogue
 from features.cluster_store import ClusterStore
@@ -30,7 +31,7 @@ from features.node import (
 )
 from features.resp import Address, Command, Connection, FunctionMissing, Reply
 from features.state import Assertion
-from features.store import Arrival, Claim, Observed, OnlineStore
+from features.store import Arrival, Claim, Observed, OnlineStore, StoreUnavailable
 
 
 def connect(
@@ -76,6 +77,7 @@ class RedisStore:
         self._token: bytes | None = None
         self._generation = ""
         self._answered: list[str] = []
+        self._posted: list[str] = []
         self._connection = Connection(
             address, connect_s=limits.connect_s, read_s=limits.read_s, greet=self._greet
         )
@@ -99,8 +101,21 @@ class RedisStore:
     def complete(self, answers: Sequence[tuple[str, bytes, bytes]]) -> list[bool]:
         """See `OnlineStore.complete`."""
         replies = self._ask([self._commands.complete(*answer) for answer in answers])
+        return self._completed([key for key, _, _ in answers], replies)
+
+    def post(self, answers: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """See `OnlineStore.post`."""
+        self._connection.post([self._commands.complete(*answer) for answer in answers])
+        self._posted += [key for key, _, _ in answers]
+
+    def posted(self) -> list[bool]:
+        """See `OnlineStore.posted`."""
+        keys, self._posted = self._posted, []
+        return self._completed(keys, replies_of(self._connection.posted()))
+
+    def _completed(self, keys: Sequence[str], replies: Sequence[Reply]) -> list[bool]:
         done = [reply == 1 for reply in replies]
-        self._answered += [key for (key, _, _), mine in zip(answers, done, strict=True) if mine]
+        self._answered += [key for key, mine in zip(keys, done, strict=True) if mine]
         return done
 
     def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
@@ -152,8 +167,11 @@ class RedisStore:
 
     def close(self) -> None:
         """Strike answered claims off, if the server is there, and close the connection."""
-        if self._answered and self._connection.is_open:
-            self._connection.pipeline([self._commands.forget(self._answered)])
+        with suppress(StoreUnavailable):
+            if self._posted:
+                self.posted()
+            if self._answered and self._connection.is_open:
+                self._connection.pipeline([self._commands.forget(self._answered)])
         self._connection.close()
 
     def _ask(self, commands: Sequence[Command], limit_s: float | None = None) -> list[Reply]:

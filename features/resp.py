@@ -11,6 +11,7 @@ A round trip costs about a microsecond per command here, where a general client 
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -120,6 +121,9 @@ class Connection:
         self._opening_until_s: float | None = None
         self._held_until_s = 0.0
         self._reader = _reader()
+        self._owed = 0
+        self._posted: list[Answer] = []
+        self._lost = False
 
     @property
     def is_open(self) -> bool:
@@ -141,6 +145,25 @@ class Connection:
         self.send(commands)
         return self.receive(len(commands), limit_s)
 
+    def post(self, commands: Sequence[Command]) -> None:
+        """Send all and wait for nothing: `posted` tells the replies. Raises `StoreUnavailable`."""
+        self.send(commands)
+        self._owed += len(commands)
+
+    def posted(self) -> list[Answer]:
+        """Replies to what was posted since the last call, in order; read with those of any later pipeline.
+
+        Raises `StoreUnavailable` when the connection was lost before all had come.
+        """
+        if self._owed:
+            with suppress(StoreUnavailable):  # `_lost` says it
+                self.receive(0)
+        if self._lost:
+            self._lost = False
+            raise StoreUnavailable(f"{self.address}: the connection was lost before its replies")
+        found, self._posted = self._posted, []
+        return found
+
     def send(self, commands: Sequence[Command]) -> None:
         """Write the commands; their replies are to be received next. Raises `StoreUnavailable`."""
         sock = self._ready()
@@ -152,14 +175,18 @@ class Connection:
             raise StoreUnavailable(f"{self.address}: {error}") from error
 
     def receive(self, count: int, limit_s: float | None = None) -> list[Answer]:
-        """Replies of the last `send`, within the limit. Raises `StoreUnavailable`."""
+        """Replies of the last `send`, within the limit; before them, those to what was posted.
+
+        Raises `StoreUnavailable`.
+        """
         sock, reader = self._socket, self._reader
         if sock is None:
             raise StoreUnavailable(f"{self.address}: not connected")
         until_s = self._opening_until_s or self._monotonic() + (self._read_s if limit_s is None else limit_s)
         answers: list[Answer] = []
+        wanted = self._owed + count
         try:
-            while len(answers) < count:
+            while len(answers) < wanted:
                 answer = reader.gets()
                 if answer is not _NOTHING:
                     answers.append(answer)
@@ -174,10 +201,16 @@ class Connection:
             if isinstance(error, TimeoutError):
                 self._held_until_s = self._monotonic() + PAUSE_S
             raise StoreUnavailable(f"{self.address}: {error}") from error
+        if self._owed:
+            self._posted += answers[: self._owed]
+            del answers[: self._owed]
+            self._owed = 0
         return answers
 
     def close(self) -> None:
         """Drop the connection; the next command opens another one."""
+        if self._owed or self._posted:
+            self._owed, self._posted, self._lost = 0, [], True
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -187,7 +220,8 @@ class Connection:
         if self._socket is not None:
             try:
                 self._socket.settimeout(0.0)
-                self._socket.recv(1, socket.MSG_PEEK)
+                if self._socket.recv(1, socket.MSG_PEEK) and self._owed:
+                    return self._socket
             except BlockingIOError:
                 return self._socket
             except OSError:

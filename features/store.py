@@ -106,6 +106,17 @@ class OnlineStore(Protocol):
     def complete(self, answers: Sequence[tuple[str, bytes, bytes]]) -> list[bool]:
         """Store `(key, owner, answer)`; False where the claim has another owner by now."""
 
+    def post(self, answers: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """`complete` without waiting: sent when this returns, and done before any later call of this client.
+
+        Raises `StoreUnavailable` where nothing could be sent.
+        """
+
+    def posted(self) -> list[bool]:
+        """What became of all that was posted since the last call, in order. It waits only where no other
+        call came in between. Raises `StoreUnavailable` where that is unknown: post it again.
+        """
+
     def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
         """Replace answers by receipts once the decisions are in the query store."""
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from api.answer import Accepted, Conflicting, Decided, Pending, Refused, Unavailable, Unknown
+from api.audit.verify import verify
 from api.decide import Policy
 from api.engine import Limits
-from api.journal_reader import verify
 from features.store import StoreUnavailable
 from tests.api.world import CATALOGUE, NOW_MS, Bench, StepScorer, model, shipped_rules, transaction
 
@@ -178,11 +178,11 @@ class FlakyStore:
 
     def __getattr__(self, name):
         def call(*args, **kwargs):
-            if name == "complete" and self.fails_to_complete:
+            if name == "post" and self.fails_to_complete:
                 raise StoreUnavailable("gone")
             if self.down and self.loses_replies and name == "arrive":
                 self.inner.arrive(*args, **kwargs)
-            if self.down and (name in ("arrive", "complete") or not self.loses_replies):
+            if self.down and (name in ("arrive", "post") or not self.loses_replies):
                 raise StoreUnavailable("down")
             return getattr(self.inner, name)(*args, **kwargs)
 

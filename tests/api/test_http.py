@@ -8,12 +8,15 @@ import subprocess
 
 import pytest
 
-from api.journal_reader import JournalReader, verify
+from api.audit.verify import verify
+from api.journal_reader import JournalReader
 from api.openapi import event_example, label_example, transaction_example
 from api.record import decode_json, unpack
 from cordon.stack.supervisor import Stack
 from cordon.stack.valkey import Valkey
 from features import load
+from features.library import library
+from features.resp import Address, Connection
 from tests.api.processes import Processes, body, kill, metric, wait_for
 from tests.parts import SERVICE_PYTHON
 
@@ -42,6 +45,35 @@ def shared(tmp_path_factory, ports):
 @pytest.fixture
 def service(shared):
     return shared.clients[0]
+
+
+def test_an_answer_that_never_reached_its_claim_is_found_and_not_made_again(
+    processes, ports, valkey, tmp_path
+):
+    #  service 0:  claim -> observe -> journal -> answer -> X       (its claim stays open)
+    #  service 1:                                retry: the record in the journal beside its own
+    first, client = processes.service(ports.take())
+    assert client.post("/v1/decisions", json=body("before")).status_code == 200
+    source = library(load("payments"))
+    begin = "local function complete(keys, args)\n"
+    assert begin in source
+    server = Connection(Address.parse(valkey.url))
+    server.call("FUNCTION", "LOAD", "REPLACE", source.replace(begin, f"{begin}  do return 1 end\n"))
+    answer = client.post("/v1/decisions", json=body("a", 1)).json()
+    kill(first)
+    server.call("FUNCTION", "LOAD", "REPLACE", source)
+    server.close()
+    second = processes.service(ports.take(), CORDON_JOURNAL__DIRECTORY=str(tmp_path / "journal"))[1]
+    assert second.get("/v1/decisions/a").json()["decided_ms"] == answer["decision"]["decided_ms"]
+    again = wait_for(lambda: retried(second, body("a", 1)), 20)
+    assert again == answer | {"replay": True}
+    assert [r["id"] for r in records(tmp_path / "journal" / "service-0")] == ["before", "a"]
+
+
+def retried(client, payload):
+    """The answer, once the claim of whoever died can be taken over."""
+    found = client.post("/v1/decisions", json=payload)
+    return found.json() if found.status_code == 200 else None
 
 
 def records(directory):

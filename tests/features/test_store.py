@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from random import Random
+from time import monotonic
 
 import pytest
 
@@ -99,6 +100,31 @@ def test_same_id_and_content_is_answered_with_the_stored_answer(store: OnlineSto
     claim = store.claim("tx:a")
     assert claim is not None
     assert (claim.answer, claim.payload) == (b"approve", None)
+
+
+def test_a_posted_answer_is_there_for_the_next_call_and_its_fate_is_told_once(store: OnlineStore) -> None:
+    events = [purchase("a"), purchase("b")]
+    arrive(store, *events)
+    store.post([(events[0].key, events[0].owner, b"approve"), (events[1].key, b"somebody else 00", b"no")])
+    assert arrive(store, events[0])[0].answer == b"approve"
+    store.post([(events[1].key, events[1].owner, b"decline")])
+    assert store.posted() == [True, False, True]
+    assert store.posted() == []
+    found = store.claims([event.key for event in events])
+    assert [claim.answer for claim in found if claim] == [b"approve", b"decline"]
+    assert store.open_claims(wall_ms() + 1_000, 5) == []
+
+
+def test_posted_answers_reach_another_client_without_a_further_call(shared: Backend) -> None:
+    mine, other = shared.open(TAKEOVER_MS), shared.open(TAKEOVER_MS)
+    events = [purchase(f"e{i}") for i in range(50)]
+    arrive(mine, *events)
+    mine.post([(event.key, event.owner, b"x" * 4_000) for event in events])
+    until_s = monotonic() + 5
+    while any(claim is None or claim.answer is None for claim in other.claims([e.key for e in events])):
+        assert monotonic() < until_s
+    mine.close()
+    other.close()
 
 
 def test_an_empty_answer_is_an_answer(store: OnlineStore) -> None:

@@ -80,6 +80,28 @@ def test_lost_functions_are_loaded_again(valkey: Valkey, raw: Connection) -> Non
     store.close()
 
 
+def test_answers_that_were_posted_to_a_server_that_died_are_unknown_and_posted_again(
+    make_stack: Callable[..., Stack], ports: Ports, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    node = Valkey(tmp_path_factory.mktemp("dying") / "data", ports.take())
+    stack = make_stack(node.part())
+    store = server(node.url).open(2_000)
+    event = purchase("a")
+    arrive(store, event)
+    with paused(stack, "valkey"):
+        store.post([(event.key, event.owner, b"approve")])
+        stack.kill("valkey", hold=True)
+        with pytest.raises(StoreUnavailable):
+            store.posted()
+    assert store.posted() == []
+    stack.restart("valkey")
+    patiently(store, purchase("b"))
+    store.post([(event.key, event.owner, b"approve")])
+    assert store.posted() == [True]
+    assert arrive(store, event)[0].answer == b"approve"
+    store.close()
+
+
 def test_lost_functions_are_loaded_again_on_every_node(redis_cluster: RunningCluster) -> None:
     store = server(cluster_url([node.port for node in redis_cluster.nodes])).open(2_000)
     arrive(store, *[purchase(f"a{i}", customer=f"c{i}") for i in range(20)])
