@@ -24,13 +24,14 @@ from api.model import ModelFailed, ModelRefused, ServingModel
 from api.openapi import complete, problem
 from api.problem import SECURITY_HEADERS, Problem, of_denied
 from api.record import encode_json
+from api.replay import As, Replayer
+from api.rules.feed import EVERY_S
 from features.evaluate import Evaluator
 from features.event import mask_card_numbers
 from features.store import StoreUnavailable
 from models.reasons import Audience
 
 SWEEP_EVERY_S = 10.0
-MODELS_MAX = 4
 LOG = logging.getLogger("cordon.api")
 Id = Annotated[str, Path(min_length=1, max_length=128)]
 
@@ -48,7 +49,7 @@ class Service:
         self.batcher.on_batch = self._note_batch
         self.timer = timer
         self.evaluator = Evaluator(parts.catalogue)
-        self._models: dict[str, ServingModel] = {}
+        self.replayer = Replayer(parts.judge, parts.artefacts)
         self.fatal: BaseException | None = None
         self.on_fatal: Callable[[], None] = lambda: None
 
@@ -69,20 +70,21 @@ class Service:
         live = self.parts.judge.model
         if version is None or (live is not None and live.version == version):
             return live
-        directory = self.parts.config.model_dir
-        if directory is None:
-            raise NotExplainable(f"the model {version} is not here")
-        if version not in self._models:
-            from api.serving import open_model
+        try:
+            return self.parts.artefacts.model(version)
+        except ModelRefused as error:
+            raise NotExplainable(str(error)) from error
 
-            try:
-                model = open_model(directory.parent / version, self.parts.catalogue)
-            except ModelRefused as error:
-                raise NotExplainable(f"the model {version} is not here: {error}") from error
-            while len(self._models) >= MODELS_MAX:
-                self._models.pop(next(iter(self._models)))
-            self._models[version] = model
-        return self._models[version]
+    async def follow_rules(self) -> None:
+        """Adopt what was published, without holding up a batch: the set is compiled beside the loop."""
+        feed = self.parts.feed
+        while feed is not None:
+            if feed.changed():
+                update = await asyncio.to_thread(feed.read)
+                if update is not None:
+                    self.parts.judge.adopt(update)
+                    LOG.info("rules: %s", self.parts.judge.rules.version)
+            await asyncio.sleep(EVERY_S)
 
     async def sweep(self) -> None:
         """Record attempts that nobody finished, now and then."""
@@ -126,7 +128,8 @@ def create_app(service: Service) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(service.batcher.run()), asyncio.create_task(service.sweep())]
+        work = (service.batcher.run(), service.sweep(), service.follow_rules())
+        tasks = [asyncio.create_task(each) for each in work]
         for task in tasks:
             task.add_done_callback(lambda done: _note_end(service, done))
         yield
@@ -264,6 +267,17 @@ def _decisions(app: FastAPI, service: Service) -> None:
             raise Problem(409, "not_explainable", str(error)) from None
         except ModelFailed as error:
             raise Problem(503, "unavailable_model", str(error), retry_after_s=1) from None
+
+    @app.post(
+        "/v1/decisions/{id}/replay",
+        summary="Decide again from the stored vector: with the versions that decided, or with today's",
+        responses=_responses(401, 403, 404, 422, 503),
+    )
+    async def replay(request: Request, id: Id, mode: Annotated[As, Query(alias="as")] = "stored") -> Response:
+        service.allow(request, "analyst", "approver", "data_scientist", "auditor")
+        record = find(id)
+        parts = await asyncio.to_thread(service.replayer.open, record, mode)
+        return _json(service.replayer.decide(record, mode, parts, service.clock()).to_json())
 
 
 def _entities(app: FastAPI, service: Service) -> None:

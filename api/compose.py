@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from api.artefacts import Artefacts
 from api.attempts import Attempts
 from api.config import InvalidConfiguration, ServiceConfig
 from api.decide import Policy
@@ -18,8 +19,12 @@ from api.journal import Journal, JournalBusy
 from api.judge import Judge
 from api.model import ServingModel
 from api.query_store import QueryStore, open_store
+from api.rules.feed import Feed
+from api.rules.load import Pseudonym, RuleSetError
 from api.rules.load import load as load_rules
+from api.rules.registry import Refused, Registry
 from api.rules.rule import EMPTY, RuleSet
+from api.rules.shelf import SetChanged, SetMissing
 from api.rules.vocabulary import vocabulary_of
 from api.work import Intake
 from features.catalogue import Catalogue, load
@@ -47,6 +52,8 @@ class Parts:
     past: "LazyStore"
     attempts: Attempts
     engine: Engine
+    artefacts: Artefacts
+    feed: Feed | None
 
     def close(self) -> None:
         """Release files and connections."""
@@ -101,13 +108,38 @@ def store_of(config: ServiceConfig, catalogue: Catalogue) -> OnlineStore:
     return connect(config.redis, catalogue, config.tenant, limits)
 
 
-def rules_of(config: ServiceConfig, catalogue: Catalogue, pseudonyms: Pseudonyms) -> RuleSet:
-    """The rule set of the configured file. Raises `RuleSetError`."""
+def artefacts_of(config: ServiceConfig, catalogue: Catalogue, pseudonyms: Pseudonyms) -> Artefacts:
+    """Models beside the configured one, rule sets of the configured directory."""
+    models = None if config.model_dir is None else config.model_dir.parent
+    shelf = None if config.rules_dir is None else Registry(config.rules_dir).shelf
+    return Artefacts(catalogue, pseudonym_of(pseudonyms), models, shelf)
+
+
+def pseudonym_of(pseudonyms: Pseudonyms) -> Pseudonym:
+    """How lists hide their ids."""
+    return lambda entity, id_: pseudonyms.entity(entity, (id_,))
+
+
+def rules_of(
+    config: ServiceConfig, catalogue: Catalogue, pseudonyms: Pseudonyms, artefacts: Artefacts
+) -> RuleSet:
+    """The live set, else that of the configured file, which is kept by its version. Raises `RuleSetError`."""
+    if config.rules_dir is not None:
+        try:
+            live = Registry(config.rules_dir).live()
+            if live is not None:
+                return artefacts.rules(live.version)
+        except (Refused, SetMissing, SetChanged) as error:
+            raise RuleSetError(str(error)) from error
     if config.rules is None:
         return EMPTY
-    return load_rules(
-        config.rules, vocabulary_of(catalogue), lambda entity, id_: pseudonyms.entity(entity, (id_,))
-    )
+    found = load_rules(config.rules, vocabulary_of(catalogue), pseudonym_of(pseudonyms))
+    if artefacts.shelf is not None:
+        try:
+            artefacts.shelf.put(config.rules.read_text())
+        except OSError as error:
+            raise InvalidConfiguration(f"CORDON_DECIDE__RULES_DIR={config.rules_dir}: {error}") from error
+    return found
 
 
 def model_of(config: ServiceConfig, catalogue: Catalogue) -> ServingModel | None:
@@ -122,7 +154,7 @@ def model_of(config: ServiceConfig, catalogue: Catalogue) -> ServingModel | None
 
 def policy_of(config: ServiceConfig) -> Policy:
     """What happens when parts fail, named by its content."""
-    return Policy(f"{config.stale}-{config.unseen_amount_max}", config.unseen_amount_max, config.stale)
+    return Policy.of(config.unseen_amount_max, config.stale)
 
 
 def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Parts:
@@ -133,9 +165,13 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Par
     catalogue = load(config.catalogue)
     pseudonyms = pseudonyms_of(config)
     store = store_of(config, catalogue)
-    rules = rules_of(config, catalogue, pseudonyms)
+    artefacts = artefacts_of(config, catalogue, pseudonyms)
+    rules = rules_of(config, catalogue, pseudonyms, artefacts)
     model = model_of(config, catalogue)
     judge = Judge(catalogue, config.tenant, model, rules, policy_of(config), code_version(), timer)
+    feed = None if config.rules_dir is None else Feed(Registry(config.rules_dir), artefacts.rules)
+    if feed is not None and (update := feed.read()) is not None:
+        judge.adopt(update)
     judge.warm_up()
     gauge = FreshnessGauge(store, config.stale_after_ms)
     past = LazyStore(config.query_store)
@@ -156,7 +192,9 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Par
         future_skew_ms=config.future_skew_ms,
     )
     engine = Engine(intake, store, journal, judge, gauge, past, attempts, limits, timer, config.tenant)
-    return Parts(config, catalogue, pseudonyms, store, journal, judge, gauge, past, attempts, engine)
+    return Parts(
+        config, catalogue, pseudonyms, store, journal, judge, gauge, past, attempts, engine, artefacts, feed
+    )
 
 
 def open_journal(directory: Path, segment_bytes: int) -> Journal:

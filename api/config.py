@@ -52,6 +52,7 @@ class ServiceConfig:
     future_skew_ms: int | None = None
     model_dir: Path | None = None
     rules: Path | None = None
+    rules_dir: Path | None = None
     fast_lane: bool = True
     event_clock: bool = False
     stale: StalePolicy = "score_anyway"
@@ -104,6 +105,7 @@ class ServiceConfig:
             future_skew_ms=read.optional_number("CATALOGUE__FUTURE_SKEW_MS"),
             model_dir=read.path("DECIDE__MODEL_DIR"),
             rules=read.path("DECIDE__RULES") or _shipped_rules(catalogue),
+            rules_dir=read.path("DECIDE__RULES_DIR"),
             fast_lane=read.flag("DECIDE__FAST_LANE", defaults.fast_lane),
             event_clock=read.choice("DECIDE__CLOCK", "wall", ("wall", "event")) == "event",
             stale=cast(

@@ -6,8 +6,8 @@ over the model: a rule is easier to defend.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
 
 from api.outcome import Outcome
 from api.rules.rule import Circumstances, Facts, RuleResult, RuleSet
@@ -63,6 +63,19 @@ class Policy:
     unseen_amount_max: int
     stale: StalePolicy
 
+    @classmethod
+    def of(cls, unseen_amount_max: int, stale: StalePolicy) -> "Policy":
+        """A policy named by its content."""
+        return cls(f"{stale}-{unseen_amount_max}", unseen_amount_max, stale)
+
+    @classmethod
+    def of_version(cls, version: str) -> "Policy":
+        """The policy that `of` named so. Raises `ValueError`."""
+        stale, _, amount = version.rpartition("-")
+        if stale not in get_args(StalePolicy) or not amount.isdecimal():
+            raise ValueError(f"no policy is named {version}")
+        return cls.of(int(amount), cast(StalePolicy, stale))
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -110,11 +123,6 @@ def decide(case: Case, verdict: Verdict | None, rules: RuleSet, policy: Policy, 
     winner = _winner(voices, allowing)
     others = tuple(v for v in voices if v is not winner)
     return Decision(winner.outcome, winner, others, verdict, results, degraded)
-
-
-def unscored(decision: Decision, part: str) -> Decision:
-    """The same decision with one more degraded part named."""
-    return replace(decision, degraded=(*decision.degraded, part))
 
 
 def _winner(voices: list[Voice], allowing: set[str]) -> Voice:

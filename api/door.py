@@ -136,6 +136,7 @@ class Door:
             now, self._todo = self._todo[: self._size], self._todo[self._size :]
             self._handle(now)
         self._sweep()
+        self._follow_rules()
 
     def _read(self, patience_s: float) -> None:
         """Into the aligner what is there; waits for the first message only."""
@@ -284,6 +285,16 @@ class Door:
         if found:
             self._metrics.count("cordon_abandoned", by=found)
             LOG.warning("%d abandoned attempts recorded", found)
+
+    def _follow_rules(self) -> None:
+        """Between two steps, and after half a second without messages: what was published is live."""
+        feed = self.parts.feed
+        if feed is None or not feed.changed():
+            return
+        update = feed.read()
+        if update is not None:
+            self.parts.judge.adopt(update)
+            LOG.info("rules: %s", self.parts.judge.rules.version)
 
     def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
         self._aligner.assign((p.topic, p.partition) for p in places)

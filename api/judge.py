@@ -1,7 +1,8 @@
 """From observed states to decision records: vectors, verdicts, rules, reasons. No I/O."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
+from api.rules.feed import Update
 from api.rules.rule import Circumstances, RuleResult, RuleSet, unit_of
 from api.work import Work
 from features.catalogue import Catalogue
@@ -64,7 +66,10 @@ class Versions:
 
 
 class Judge:
-    """Decides what was read. Model and rules may be replaced between batches."""
+    """Decides what was read. Model, rules and snoozes may be replaced between batches.
+
+    `snoozes`: until when a rule rests for an entity, by rule id and pseudonym.
+    """
 
     def __init__(
         self,
@@ -81,16 +86,26 @@ class Judge:
         self.model = model
         self.rules = rules
         self.policy = policy
+        self.snoozes: Mapping[tuple[str, str], int] = {}
         self.model_breaker = Breaker(rest_ms=1_000, rest_ms_max=30_000)
-        self._evaluator = Evaluator(catalogue)
         self._names = catalogue.names
         self._versions = Versions(catalogue.vector_fingerprint, catalogue.state_fingerprint, code)
         self._timer = timer
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self.catalogue)
 
     @property
     def code(self) -> str:
         """Version of the code, as decisions name it."""
         return self._versions.code
+
+    def adopt(self, update: Update) -> None:
+        """From the next batch on: what is live now."""
+        self.snoozes = update.snoozes
+        if update.rules is not None:
+            self.rules = update.rules
 
     def warm_up(self) -> None:
         """Compile kernels before the first transaction waits for them."""
@@ -119,7 +134,7 @@ class Judge:
         verdicts = self._verdicts(matrix, amounts, degraded, now_ms)
         clock.append(self._timer())
         vectors = [[None if v != v else v for v in row] for row in matrix.tolist()]
-        context = Circumstances(now_ms)
+        context = Circumstances(now_ms, snoozed=self._snoozed(now_ms))
         decisions = []
         for i, read in enumerate(reads):
             case = self._case(read.work, amounts[i], vectors[i])
@@ -134,6 +149,24 @@ class Judge:
             self._record(read, decisions[i], vectors[i], reasons[i], freshness, now_ms, taken, abandoned)
             for i, read in enumerate(reads)
         ]
+
+    def again(
+        self, matrix: NDArray[np.float32], case: Case, about: Context, *, failed: bool
+    ) -> tuple[Decision, list[dict[str, Any]]]:
+        """Decide a stored vector `[1, catalogue]`; `failed`: as if the model gave no answer."""
+        parts = [part for part in about.degraded if part != "model"]
+        if failed:
+            fallback = self.model.fallback(matrix, [case.amount]) if self.model is not None else None
+            verdict = fallback[0] if fallback else None
+            parts.append("model")
+        else:
+            verdict = self._verdicts(matrix, [case.amount], [parts], about.circumstances.now_ms)[0]
+        about = replace(about, degraded=tuple(parts))
+        decision = decide(case, verdict, self.rules, self.policy, about)
+        return decision, self._reasons(matrix, [decision])[0]
+
+    def _snoozed(self, now_ms: int) -> frozenset[tuple[str, str]]:
+        return frozenset(who for who, until_ms in self.snoozes.items() if until_ms > now_ms)
 
     def _vectors(self, reads: Sequence[Read]) -> tuple[NDArray[np.float32], list[list[str]]]:
         degraded: list[list[str]] = [["features"] if read.seen is None else [] for read in reads]
@@ -236,7 +269,7 @@ class Judge:
         except ModelFailed:
             return [[] for _ in matrix]
         found = model.explainer.top(contributions, count=REASONS_MAX, audience="analyst")
-        return [[_shown(reason) for reason in reasons] for reasons in found]
+        return [[_reason(reason) for reason in reasons] for reasons in found]
 
     def _record(
         self,
@@ -249,7 +282,7 @@ class Judge:
         stages: Mapping[str, int],
         abandoned: bool,
     ) -> dict[str, Any]:
-        facts, verdict = read.work.facts, decision.verdict
+        facts = read.work.facts
         return {
             "type": "abandoned" if abandoned else "decision",
             "v": 1,
@@ -262,15 +295,7 @@ class Judge:
             "entities": facts["entities"],
             "marks": facts["marks"],
             "order": read.order(freshness.generation),
-            "outcome": decision.outcome.word,
-            "score": None if verdict is None else verdict.score,
-            "probability": None if verdict is None else verdict.probability,
-            "margin": None if verdict is None else verdict.margin,
-            "expected_loss": None if verdict is None else verdict.expected_loss,
-            "scored_by": None if verdict is None else verdict.source,
-            "winner": _voice(decision.winner),
-            "others": [_voice(voice) for voice in decision.others],
-            "rules": [_result(r) for r in decision.rules],
+            **shown(decision),
             "reasons": reasons,
             "features": vector,
             "versions": {
@@ -287,7 +312,6 @@ class Judge:
                 "generation": freshness.generation,
                 "state": freshness.state,
             },
-            "degraded": list(decision.degraded),
             "claim": read.claim,
             "stages_us": stages,
         }
@@ -299,6 +323,23 @@ _POLICY_TEXTS: Final = {
     "state_stale": "the history behind the features is out of date",
     "state_rebuilding": "the history behind the features is being rebuilt",
 }
+
+
+def shown(decision: Decision) -> dict[str, Any]:
+    """The decision's own part of a record."""
+    verdict = decision.verdict
+    return {
+        "outcome": decision.outcome.word,
+        "score": None if verdict is None else verdict.score,
+        "probability": None if verdict is None else verdict.probability,
+        "margin": None if verdict is None else verdict.margin,
+        "expected_loss": None if verdict is None else verdict.expected_loss,
+        "scored_by": None if verdict is None else verdict.source,
+        "winner": _voice(decision.winner),
+        "others": [_voice(voice) for voice in decision.others],
+        "rules": [_result(r) for r in decision.rules],
+        "degraded": list(decision.degraded),
+    }
 
 
 def _voice(voice: Any) -> dict[str, str]:
@@ -316,5 +357,5 @@ def _result(result: RuleResult) -> dict[str, Any]:
     return found
 
 
-def _shown(reason: Reason) -> dict[str, Any]:
+def _reason(reason: Reason) -> dict[str, Any]:
     return {"code": reason.code, "text": reason.text, "weight": round(reason.weight, 4)}

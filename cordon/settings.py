@@ -141,6 +141,10 @@ class Decide(Group):
     )
     model_dir: Path | None = Field(default=None, description="artefact to serve; absent: rules only")
     rules: Path | None = Field(default=None, description="rule set file; absent: the built-in first rules")
+    rules_dir: Path | None = Field(
+        default=None,
+        description="published rule sets; absent: only the file, and nothing can be published",
+    )
     stale: Literal["score_anyway", "rules_only", "review"] = Field(
         default="score_anyway", description="what happens to a decision on stale state"
     )

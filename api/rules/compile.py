@@ -6,7 +6,7 @@ zero is "could not be evaluated" too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from api.rules.check import Checked
 from api.rules.lists import WatchList
@@ -28,6 +28,7 @@ from api.rules.tree import (
     may_be_whole,
 )
 
+FEW: Final = 4
 Row = Sequence[Any]
 Condition = Callable[[Row], bool | None]
 
@@ -69,7 +70,10 @@ def _text(node: Node) -> str:
             lifted = " * 1.0" if may_be_whole(left) and may_be_whole(right) else ""
             return f"({_text(left)}{lifted} {operator} {_text(right)})"
         case Among(operand, values):
-            return f"({_text(operand)} in ({', '.join(repr(v.value) for v in values)},))"
+            # Python makes a constant set of braces: one hash instead of many comparisons.
+            texts = ", ".join(repr(v.value) for v in values)
+            among = f"({texts},)" if len(values) <= FEW else f"{{{texts}}}"
+            return f"({_text(operand)} in {among})"
         case Listed(operand, name):
             return f"(list_{name}({_text(operand)}, 0) > x[0])"
         case Present(operand):

@@ -112,6 +112,17 @@ class Circumstances:
     snoozed: frozenset[tuple[str, str]] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """A rule that rests for one entity (pseudonym) until a time."""
+
+    rule: str
+    entity: str
+    until_ms: int
+    by: str
+    reason: str
+
+
 class _Ready:
     """A rule with its results made ahead: they are values, and making one costs more than a condition."""
 

@@ -163,6 +163,8 @@ def wire(
     }
     if "directory" not in settings.journal.model_fields_set:
         update["journal"] = settings.journal.model_copy(update={"directory": directory / "journal"})
+    if "rules_dir" not in settings.decide.model_fields_set:
+        update["decide"] = settings.decide.model_copy(update={"rules_dir": directory / "rules"})
     wired = settings.model_copy(update=update)
     if "store_url" not in settings.model_fields_set:
         wired = wired.model_copy(update={"store_url": f"sqlite:///{directory / 'store.sqlite'}"})

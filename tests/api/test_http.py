@@ -291,3 +291,13 @@ def test_a_wrong_setting_is_one_clear_line(processes):
         processes.start("api.serve", CORDON_SERVICE__PORT="http")
     with pytest.raises(AssertionError, match="CORDON_SECRETS__PSEUDONYM"):
         processes.start("api.serve", CORDON_SECRETS__PSEUDONYM="short", CORDON_SERVICE__PORT="0")
+
+
+def test_a_decision_is_made_again(service):
+    service.post("/v1/decisions", json=body("again", amount=60_000, card="cd_x", customer="cu_x"))
+    found = service.post("/v1/decisions/again/replay").json()
+    assert (found["same"], found["as"], found["differences"]) == (True, "stored", [])
+    assert found["replayed"]["outcome"] == found["recorded"]["outcome"] == "review"
+    assert service.post("/v1/decisions/again/replay?as=current").json()["same"] is True
+    assert service.post("/v1/decisions/again/replay?as=never").status_code == 422
+    assert service.post("/v1/decisions/unknown/replay").status_code == 404
