@@ -86,7 +86,7 @@ def _key_of(envelope: Envelope) -> str:
     raw = envelope.payload[at : envelope.payload.index(b'"', at)]
     if b"\\" in raw:
         return claim_key(decode_json(envelope.payload))
-    prefix = {Kind.LABEL: "label", Kind.EVENT: "event"}.get(envelope.kind, "tx")
+    prefix = {Kind.LABEL: "label", Kind.EVENT: "event", Kind.AUDIT: "audit"}.get(envelope.kind, "tx")
     return f"{prefix}:{raw.decode()}"
 
 

@@ -27,6 +27,7 @@ class Topics:
     labels: str = "labels"
     events: str = "events"
     dead_letters: str = "dead-letters"
+    checkpoints: str = "audit.checkpoints"
     positions: str = "journal.positions"
     group: str = "cordon"
 
@@ -46,6 +47,10 @@ class ServiceConfig:
     journal_dir: Path = Path(".cordon/journal")
     segment_bytes: int = 64 * 2**20
     backlog_max: int = 2_000_000
+    anchors_dir: Path = Path(".cordon/anchors")
+    keys_dir: Path = Path(".cordon/keys")
+    checkpoint_records: int = 10_000
+    checkpoint_ms: int = 5_000
     query_store: str = "sqlite:///.cordon/store.sqlite"
     catalogue: str = "payments"
     lateness_ms: int | None = None
@@ -99,6 +104,10 @@ class ServiceConfig:
             journal_dir=Path(read.text("JOURNAL__DIRECTORY", str(defaults.journal_dir))),
             segment_bytes=read.number("JOURNAL__SEGMENT_BYTES", defaults.segment_bytes),
             backlog_max=read.number("JOURNAL__BACKLOG_MAX", defaults.backlog_max),
+            anchors_dir=Path(read.text("AUDIT__ANCHORS", str(defaults.anchors_dir))),
+            keys_dir=Path(read.text("AUDIT__KEYS", str(defaults.keys_dir))),
+            checkpoint_records=read.number("AUDIT__CHECKPOINT_RECORDS", defaults.checkpoint_records),
+            checkpoint_ms=read.number("AUDIT__CHECKPOINT_MS", defaults.checkpoint_ms),
             query_store=read.text("STORE_URL", defaults.query_store),
             catalogue=catalogue,
             lateness_ms=read.optional_number("CATALOGUE__LATENESS_MS"),

@@ -1,11 +1,11 @@
-"""Reading a journal: from a position onward while it is being written, and verifying all of it."""
+"""Reading a journal from a position onward, while it is being written."""
 
 import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.journal import Mark, durable_of, scan, torn_bytes
+from api.journal import Mark
 from api.segment import (
     SEGMENT_HEADER,
     Damage,
@@ -16,7 +16,6 @@ from api.segment import (
     name_of,
     read_segment_header,
     records_of,
-    segments_in,
 )
 
 
@@ -137,40 +136,3 @@ class JournalReader:
             self._map.close()
             self._map = None
         self._mark.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """An intact journal: how much of it there is, its last hash, bytes of a torn tail (not records)."""
-
-    segments: int
-    records: int
-    head: Head
-    torn_bytes: int
-
-
-def verify(directory: Path) -> Verified:
-    """Check every record of a journal against the chain; raises `Damage` naming segment and record.
-
-    A tail torn by a crash is no damage. Reads files only: it works offline and beside the writer.
-    """
-    mark = directory / "mark"
-    durable = durable_of(mark.read_bytes()) if mark.exists() else (0, 0)
-    head, torn, segments = Head(), 0, segments_in(directory)
-    for index, path in enumerate(segments):
-        if path.name != name_of(index + 1):
-            raise Damage(directory / name_of(index + 1), head.sequence, "the segment is missing")
-        data = memoryview(path.read_bytes())
-        last = index + 1 == len(segments)
-        if last and not any(data[: SEGMENT_HEADER.size]):
-            break
-        number, _, before = read_segment_header(path, data)
-        if number != index + 1 or before != head:
-            kind = f"the segment starts with record {before.sequence}: it does not continue the chain"
-            raise Damage(path, head.sequence, kind)
-        known = durable[1] if number == durable[0] else 0
-        head, offset = scan(path, data, head, known if last else len(data))
-        torn = torn_bytes(data, offset)
-    if len(segments) < durable[0]:
-        raise Damage(directory / name_of(durable[0]), head.sequence, "the segment is missing")
-    return Verified(len(segments), head.sequence, head, torn)

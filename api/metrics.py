@@ -37,6 +37,10 @@ MetricName = Literal[
     "cordon_rule_hits",
     # Gauge, by journal: records that are durable but not in Kafka yet.
     "cordon_journal_backlog_records",
+    # Gauge, by journal: records that no anchored checkpoint covers yet.
+    "cordon_unprotected_records",
+    # Gauge, seconds, by journal: how long the oldest record without an anchored checkpoint has been there.
+    "cordon_unprotected_seconds",
     # Gauge, seconds: how far Flink was behind at the last decision.
     "cordon_flink_lag_seconds",
     # Counter, by code: events refused at the Kafka door and written to the dead letters.
@@ -65,6 +69,8 @@ _LABELS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "cordon_degraded": ("counter", ("part",), "decisions made without a part"),
     "cordon_rule_hits": ("counter", ("rule", "mode"), "rules that hit"),
     "cordon_journal_backlog_records": ("gauge", ("journal",), "durable records not in Kafka yet"),
+    "cordon_unprotected_records": ("gauge", ("journal",), "records without an anchored checkpoint"),
+    "cordon_unprotected_seconds": ("gauge", ("journal",), "age of the oldest of them"),
     "cordon_flink_lag_seconds": ("gauge", (), "how far Flink was behind at the last decision"),
     "cordon_dead_letters": ("counter", ("code",), "events refused at the Kafka door"),
     "cordon_abandoned": ("counter", (), "open claims recorded as abandoned"),

@@ -1,4 +1,5 @@
-"""The publisher: `python -m api.publisher`. Ships every journal to Kafka, each record exactly once.
+"""The publisher: `python -m api.publisher`. Ships every journal to Kafka, each record exactly once, and
+makes the signed checkpoints.
 
 One transaction holds a piece of every journal and the positions behind it (topic of positions, compacted,
 key = journal). Whoever starts fences the one before, and begins where the committed positions say.
@@ -11,19 +12,26 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from api.audit.anchors import FileAnchors
+from api.audit.checkpoint import Checkpoint
+from api.audit.keys import KeyDirectory
+from api.audit.notary import Interval, Notary
+from api.checkpoints import Checkpoints
 from api.config import InvalidConfiguration, ServiceConfig, Topics, here
 from api.journal import Journal, JournalBusy, JournalUnavailable, Mark
 from api.journal_reader import JournalReader, Position
 from api.metrics import Metrics
 from api.record import Kind, decode_json, encode_json, unpack
-from api.segment import BATCH_HEADER, Damage, Record, name_of, read_batch_header
+from api.segment import BATCH_HEADER, Damage, Record, journal_name, name_of, read_batch_header
 
 RECORDS_MAX: Final = 2_000
+CHECKPOINTS_MAX: Final = 100
 IDLE_S: Final = 0.003
 LOOK_EVERY_S: Final = 0.5
 TRANSACTION_TIMEOUT_MS: Final = 15_000
@@ -41,7 +49,8 @@ class ShippingFailed(Exception):
 
 def topic_of(kind: Kind, topics: Topics) -> str:
     """Where records of a kind go."""
-    return {Kind.LABEL: topics.labels, Kind.EVENT: topics.events}.get(kind, topics.decisions)
+    routes = {Kind.LABEL: topics.labels, Kind.EVENT: topics.events, Kind.AUDIT: topics.checkpoints}
+    return routes.get(kind, topics.decisions)
 
 
 def journal_id(directory: Path) -> str | None:
@@ -51,19 +60,26 @@ def journal_id(directory: Path) -> str | None:
         first = reader.read(1)
     finally:
         reader.close()
-    return f"{directory.name}-{first[0].hash.hex()[:16]}" if first else None
+    return journal_name(directory, first[0].hash) if first else None
 
 
 class Publisher:
     """Readers of all journals below a directory and one transactional producer."""
 
     def __init__(
-        self, config: ServiceConfig, metrics: Metrics, sleep: Callable[[float], None] = time.sleep
+        self,
+        config: ServiceConfig,
+        metrics: Metrics,
+        checkpoints: Checkpoints,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._config = config
+        self._checkpoints = checkpoints
         self._metrics = metrics
         self._sleep = sleep
         self._readers: dict[str, JournalReader] = {}
+        self._positions: dict[str, Shipped] = {}
+        self._anchored: dict[str, int] = {}
         self._producer: Producer | None = None
         self._looked_s = 0.0
         self._delivery: KafkaError | None = None
@@ -98,8 +114,14 @@ class Publisher:
             if records:
                 found[name] = records
                 left -= len(records)
-        if found:
-            self._ship(found)
+        made = {
+            name: new[:CHECKPOINTS_MAX]
+            for name in self._readers
+            if (new := self._checkpoints.behind(name, self._anchored[name]))
+        }
+        if found or made:
+            self._ship(found, made)
+            self._anchored |= {name: new[-1].number for name, new in made.items()}
             for name in found:
                 reader = self._readers[name]
                 reader.ship()
@@ -110,17 +132,23 @@ class Publisher:
             self._metrics.count("cordon_published_records", by=count)
         return count
 
-    def _ship(self, found: Mapping[str, list[Record]]) -> None:
+    def _ship(self, found: Mapping[str, list[Record]], made: Mapping[str, list[Checkpoint]]) -> None:
         producer, topics = self._producer, self._config.topics
         if producer is None:
             raise ShippingFailed("not connected")
         try:
             producer.begin_transaction()
-            for name, records in found.items():
+            for records in found.values():
                 for record in records:
                     envelope = unpack(record.body)
                     self._produce(topic_of(envelope.kind, topics), envelope.payload, envelope.key)
-                self._produce(topics.positions, _position(self._readers[name].position), name.encode())
+            for name, checkpoints in made.items():
+                for checkpoint in checkpoints:
+                    self._produce(topics.checkpoints, checkpoint.line(), name.encode())
+            for name in {**found, **made}:
+                anchored = made[name][-1].number if name in made else self._anchored[name]
+                shipped = Shipped(self._readers[name].position, anchored)
+                self._produce(topics.positions, _encode(shipped), name.encode())
             self._commit(producer)
         except KafkaException as error:
             raise self._failure(error) from error
@@ -200,14 +228,17 @@ class Publisher:
                 continue
             name = journal_id(directory.parent)
             if name is not None:
-                reader = JournalReader(directory.parent, self._positions.get(name))
+                shipped = self._positions.get(name, Shipped())
+                reader = JournalReader(directory.parent, shipped.position)
                 reader.ship()
+                self._anchored[name] = shipped.checkpoint
                 self._readers[name] = reader
 
     def _end(self) -> None:
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
+        self._anchored.clear()
         self._producer = None
 
 
@@ -229,7 +260,15 @@ def adopt(directory: Path) -> None:
         return
 
 
-def committed_positions(config: ServiceConfig) -> dict[str, Position]:
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """How much of a journal is in Kafka: its records before `position`, its checkpoints up to a number."""
+
+    position: Position = field(default_factory=Position)
+    checkpoint: int = -1
+
+
+def committed_positions(config: ServiceConfig) -> dict[str, Shipped]:
     """The newest committed position of every journal. Raises `KafkaException`."""
     consumer = Consumer(
         {
@@ -241,7 +280,7 @@ def committed_positions(config: ServiceConfig) -> dict[str, Position]:
             "log_level": 3,
         }
     )
-    found: dict[str, Position] = {}
+    found: dict[str, Shipped] = {}
     try:
         consumer.assign([TopicPartition(config.topics.positions, 0, 0)])
         until = time.monotonic() + 30
@@ -256,23 +295,30 @@ def committed_positions(config: ServiceConfig) -> dict[str, Position]:
                 raise KafkaException(fault)
             value = decode_json(message.value() or b"{}")
             name = (message.key() or b"").decode()
-            found[name] = Position(
+            position = Position(
                 value["segment"], value["offset"], value["sequence"], bytes.fromhex(value["hash"])
             )
+            found[name] = Shipped(position, value.get("checkpoint", -1))
     finally:
         consumer.close()
     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the positions could not be read"))
 
 
-def _position(position: Position) -> bytes:
+def _encode(shipped: Shipped) -> bytes:
+    position = shipped.position
     return encode_json(
         {
             "segment": position.segment,
             "offset": position.offset,
             "sequence": position.sequence,
             "hash": position.hash.hex(),
+            "checkpoint": shipped.checkpoint,
         }
     )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def main() -> int:
@@ -285,7 +331,14 @@ def main() -> int:
         return 2
     metrics = Metrics()
     metrics.serve(config.host, config.metrics_port)
-    publisher = Publisher(config, metrics)
+    notary = Notary(
+        FileAnchors(config.anchors_dir),
+        KeyDirectory(config.keys_dir),
+        Interval(config.checkpoint_records, config.checkpoint_ms),
+    )
+    checkpoints = Checkpoints(config.journal_dir, notary, metrics, _now_ms, journal_id)
+    checkpoints.start()
+    publisher = Publisher(config, metrics, checkpoints)
 
     def stop(*_: object) -> None:
         publisher.stopping = True
@@ -300,6 +353,8 @@ def main() -> int:
     except Damage as error:
         LOG.error("stopped: the journal is damaged: %s", error)
         return 1
+    finally:
+        checkpoints.stop()
     return 0
 
 

@@ -15,20 +15,16 @@ VERSION: Final = 1
 
 
 class Kind(IntEnum):
-    """Kinds of records. `ABANDONED`: an attempt that nobody finished, decided by the sweep."""
+    """Kinds of records. `ABANDONED`: an attempt that nobody finished, decided by the sweep; `AUDIT`: what was
+    done to the installation itself."""
 
     DECISION = 1
     ABANDONED = 2
     LABEL = 3
     EVENT = 4
+    AUDIT = 5
 
 
-TOPIC_OF: Final[Mapping[Kind, str]] = {
-    Kind.DECISION: "decisions",
-    Kind.ABANDONED: "decisions",
-    Kind.LABEL: "labels",
-    Kind.EVENT: "events",
-}
 _RECEIPT_KEYS: Final = (
     "type", "v", "tenant", "id", "transaction_id", "decided_ms", "time_ms", "transaction", "entities",
     "marks", "outcome", "score", "reasons", "versions", "freshness", "degraded",

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 FORMAT = 1
 SEGMENT_MAGIC = b"CORDONJ1"
@@ -58,19 +59,36 @@ class Batch:
     end: int
 
 
+DamageSort = Literal[
+    "changed",
+    "removed",
+    "inserted",
+    "reordered",
+    "truncated",
+    "segment_deleted",
+    "rewritten",  # a chain of its own, but not the one that was signed
+]
+
+
 class Damage(Exception):
     """Stored bytes are not what was written: stop, and look at the segment and record it names."""
 
-    def __init__(self, segment: Path, sequence: int, kind: str) -> None:
+    def __init__(self, segment: Path, sequence: int, kind: str, sort: DamageSort = "changed") -> None:
         super().__init__(f"segment {segment.name}, record {sequence}: {kind}")
         self.segment = segment
         self.sequence = sequence
         self.kind = kind
+        self.sort = sort
 
 
 def name_of(number: int) -> str:
     """File name of a segment."""
     return f"{number:010d}.segment"
+
+
+def journal_name(directory: Path, first: bytes) -> str:
+    """Name of a journal in topics and checkpoints: its directory's, and the hash of its first record."""
+    return f"{directory.name}-{first.hex()[:16]}"
 
 
 def segments_in(directory: Path) -> list[Path]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from api.audit.verify import verify
 from api.journal import Journal
-from api.journal_reader import verify
 from api.record import Kind, encode_json, pack
 from cordon.evidence import Evidence
 from features import load

@@ -29,7 +29,7 @@ COMMANDS = {
     "drill": "Break a part on purpose and check that nothing is lost.",
     "bench": "Measure, with the answers checked.",
     "rules": "Check, publish and backtest rules; what they cost.",
-    "audit": "Verify the journals of decisions offline, record by record.",
+    "audit": "Verify journals offline with public keys alone, prove a record, export, rotate keys.",
     "reference": "Print the reference of features, rules and settings.",
     "config": "Show the settings, with secrets hidden.",
 }

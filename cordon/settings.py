@@ -76,7 +76,9 @@ class Kafka(Group):
     labels: str = Field(default="labels", description="out: labels with entities and times")
     events: str = Field(default="events", description="out: lifecycle events with entities and times")
     alerts: str = Field(default="alerts", description="out: alerts")
-    checkpoints: str = Field(default="audit.checkpoints", description="out: heads of the journals")
+    checkpoints: str = Field(
+        default="audit.checkpoints", description="out: signed checkpoints of the journals, and audit records"
+    )
     dead_letters: str = Field(default="dead-letters", description="out: what could not be decided, and why")
     positions: str = Field(
         default="journal.positions", description="published position per journal, compacted"
@@ -97,6 +99,23 @@ class Journal(Group):
     segment_bytes: int = Field(default=64 * 2**20, ge=4096, description="size of a segment file")
     backlog_max: int = Field(
         default=2_000_000, ge=1, description="records not yet published, at most; more stop the doors"
+    )
+
+
+class Audit(Group):
+    """What makes the journals verifiable by outsiders. See docs/audit.md."""
+
+    anchors: Path = Field(
+        default=Path(".cordon/anchors"), description="where checkpoints are kept: a place outside the host"
+    )
+    keys: Path = Field(
+        default=Path(".cordon/keys"), description="signing keys, readable by the publisher only"
+    )
+    checkpoint_records: int = Field(
+        default=10_000, ge=1, description="records without a checkpoint, at most: the unprotected interval"
+    )
+    checkpoint_ms: int = Field(
+        default=5_000, ge=100, description="time without a checkpoint, at most: the unprotected interval"
     )
 
 
@@ -196,6 +215,7 @@ class Settings(BaseSettings):
     redis: Redis = Redis()
     kafka: Kafka = Kafka()
     journal: Journal = Journal()
+    audit: Audit = Audit()
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="metrics page of this door, publisher or projector; 0: none"
     )

@@ -165,6 +165,9 @@ def wire(
         update["journal"] = settings.journal.model_copy(update={"directory": directory / "journal"})
     if "rules_dir" not in settings.decide.model_fields_set:
         update["decide"] = settings.decide.model_copy(update={"rules_dir": directory / "rules"})
+    audit = {name: directory / name for name in ("anchors", "keys")}
+    unset = {name: path for name, path in audit.items() if name not in settings.audit.model_fields_set}
+    update["audit"] = settings.audit.model_copy(update=unset)
     wired = settings.model_copy(update=update)
     if "store_url" not in settings.model_fields_set:
         wired = wired.model_copy(update={"store_url": f"sqlite:///{directory / 'store.sqlite'}"})

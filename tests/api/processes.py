@@ -32,6 +32,8 @@ class Processes:
             "CORDON_REDIS__URL": redis_url,
             "CORDON_JOURNAL__DIRECTORY": str(directory / "journal"),
             "CORDON_JOURNAL__SEGMENT_BYTES": str(4 << 20),
+            "CORDON_AUDIT__ANCHORS": str(directory / "anchors"),
+            "CORDON_AUDIT__KEYS": str(directory / "keys"),
             "CORDON_STORE_URL": f"sqlite:///{directory / 'query.sqlite'}",
             "CORDON_DECIDE__CLOCK": "event",
             "CORDON_KAFKA__BOOTSTRAP": "127.0.0.1:1",

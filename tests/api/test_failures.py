@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from api.journal_reader import verify
+from api.audit.verify import verify
 from tests.api.processes import Processes, body, wait_for
 
 pytestmark = pytest.mark.parts

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api.audit.verify import verify
 from api.journal import Journal, JournalBusy, JournalFenced, JournalUnavailable
-from api.journal_reader import JournalReader, Position, verify
+from api.journal_reader import JournalReader, Position
 from api.segment import Damage, segments_in
 
 

@@ -1,0 +1,295 @@
+"""Verification of a whole journal: every record against the chain, the chain against the signed checkpoints.
+
+Reads files only, beside the writer or years later. One pass: large reads into one buffer, one hash per record
+for the chain and two short ones for the tree; nothing is decoded. What is wrong is named by `diagnosis`.
+"""
+
+import os
+import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from api.audit.checkpoint import Checkpoint
+from api.audit.diagnosis import diagnose
+from api.audit.merkle import Tree, leaves_of
+from api.journal import durable_of, torn_bytes
+from api.segment import (
+    BATCH_HEADER,
+    BATCH_MAGIC,
+    HASH_BYTES,
+    LENGTH,
+    SEGMENT_HEADER,
+    Damage,
+    DamageSort,
+    Head,
+    later_batch,
+    name_of,
+    read_segment_header,
+    segments_in,
+)
+
+BUFFER_BYTES: Final = 4 * 1024 * 1024
+TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An intact journal. `protected`: records that a checkpoint covers; `torn_bytes`: of a tail that a crash
+    tore, which are no records."""
+
+    segments: int
+    records: int
+    head: Head
+    torn_bytes: int
+    checkpoints: int = 0
+    protected: int = 0
+
+
+def verify(directory: Path, checkpoints: Sequence[Checkpoint] = ()) -> Verified:
+    """Check every record of a journal; raises `Damage` naming segment, record and what was done to it.
+
+    `checkpoints`: of this journal, sorted, their signatures checked, read before this call where the journal
+    is being written. A tail torn by a crash is no damage, unless a checkpoint covers it.
+    """
+    return _Pass(directory, checkpoints).run()
+
+
+class _Stopped(Exception):
+    """The bytes at `offset` are no batch that continues the chain."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+
+class _Pass:
+    """One verification."""
+
+    def __init__(self, directory: Path, checkpoints: Sequence[Checkpoint]) -> None:
+        self._directory = directory
+        self._checkpoints = checkpoints
+        self._met = 0
+        self._tree = Tree()
+        self._head = Head()
+        self._continued = Head()  # what the newest segment continues
+        self._starts: list[int] = []
+        self._offset = 0  # behind the last intact batch of the newest segment
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._durable = self._read_mark()
+        self._paths = segments_in(directory)
+
+    def run(self) -> Verified:
+        """See `verify`."""
+        torn = 0
+        for index, path in enumerate(self._paths):
+            if path.name != name_of(index + 1):
+                raise self._missing(index + 1)
+            last = index + 1 == len(self._paths)
+            file = os.open(path, os.O_RDONLY)
+            try:
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+                header = os.pread(file, SEGMENT_HEADER.size, 0)
+                if last and not any(header):
+                    break  # a crash between creating a segment and writing its header
+                self._begin(index, memoryview(header))
+                self._offset = self._segment(file, index, last=last)
+            finally:
+                os.close(file)
+            if last:
+                torn = torn_bytes(memoryview(path.read_bytes()), self._offset)
+        self._end()
+        protected = self._checkpoints[-1].size if self._checkpoints else 0
+        return Verified(
+            len(self._paths), self._head.sequence, self._head, torn, len(self._checkpoints), protected
+        )
+
+    def _begin(self, index: int, header: memoryview) -> None:
+        """The segment's header continues the chain, or `Damage` says what it shows."""
+        path, head = self._paths[index], self._head
+        try:
+            number, _, before = read_segment_header(path, header)
+        except Damage as damage:
+            sort: DamageSort = "truncated" if len(header) < SEGMENT_HEADER.size else "changed"
+            raise Damage(path, head.sequence, damage.kind, sort) from damage
+        self._starts.append(head.sequence)
+        self._continued = head
+        if number > index + 1:
+            raise self._missing(index + 1)
+        if before == head and number == index + 1:
+            return
+        missing = before.sequence - head.sequence
+        if missing > 0 and index:
+            kind = f"the segment is cut off: {missing} records are missing at its end"
+            raise Damage(self._paths[index - 1], head.sequence, kind, "truncated")
+        if missing > 0:
+            raise Damage(path, 0, f"{missing} records are missing before it", "removed")
+        if missing < 0 and index:
+            kind = f"{-missing} records were inserted at the end of the segment"
+            raise Damage(self._paths[index - 1], before.sequence, kind, "inserted")
+        raise diagnose(self._paths, index, head, self._checkpoints)
+
+    def _segment(self, file: int, index: int, *, last: bool) -> int:
+        """Check the batches of a segment; the offset behind the last one."""
+        offset, tries = SEGMENT_HEADER.size, 0
+        while True:
+            try:
+                return self._batches(file, offset)
+            except _Stopped as stopped:
+                tries = tries + 1 if stopped.offset == offset else 0
+                offset = stopped.offset
+                if last and self._may_be_torn(index, offset):
+                    return offset
+                mark = self._read_mark()
+                if mark == self._durable or tries == TRIES:
+                    raise diagnose(self._paths, index, self._continued, self._checkpoints) from None
+                # It is being written: what was read half is whole by now.
+                self._durable = mark
+
+    def _may_be_torn(self, index: int, offset: int) -> bool:
+        if self._head.sequence < self._required or (index + 1, offset) < self._durable:
+            return False
+        data = memoryview(self._paths[index].read_bytes())
+        return later_batch(data, offset + 1, self._head.sequence) is None
+
+    def _batches(self, file: int, offset: int) -> int:
+        """Check the batches from `offset` to the end of the file; the offset behind the last one."""
+        buffer, view = self._buffer, memoryview(self._buffer)
+        base, at, filled = offset, 0, _fill(file, offset, view)
+        hashes: list[bytes] = []
+        bytes_max = os.fstat(file).st_size - offset
+        try:
+            while True:
+                size = _batch_size(buffer, at, filled, base + at, self._head.sequence)
+                if size is None or at + size > filled:
+                    self._cover(hashes)
+                    hashes.clear()
+                    if size is None and filled - at >= BATCH_HEADER.size:
+                        raise _Stopped(base + at)
+                    if size is not None and len(buffer) < size <= bytes_max:
+                        view.release()
+                        self._buffer = buffer = bytearray(size)
+                        view = memoryview(buffer)
+                    elif at == 0:
+                        break
+                    base, at, filled = base + at, 0, _fill(file, base + at, view)
+                    continue
+                self._head = _chain(buffer, view, at, size, self._head, hashes, base + at)
+                at += size
+        except _Stopped:
+            self._cover(hashes)
+            raise
+        finally:
+            view.release()
+        if filled:
+            raise _Stopped(base)
+        return base
+
+    def _cover(self, hashes: list[bytes]) -> None:
+        """Add records to the tree, and compare it wherever a checkpoint was made."""
+        taken = 0
+        while self._met < len(self._checkpoints):
+            checkpoint = self._checkpoints[self._met]
+            until = checkpoint.size - self._tree.size
+            if until > len(hashes) - taken:
+                break
+            self._tree.extend(leaves_of(hashes[taken : taken + until]))
+            taken += until
+            if self._tree.root.hex() != checkpoint.root:
+                raise self._rewritten(checkpoint)
+            self._met += 1
+        self._tree.extend(leaves_of(hashes[taken:]))
+
+    def _end(self) -> None:
+        """Nothing that is known to have been there is missing at the end."""
+        records, count = self._head.sequence, len(self._paths)
+        if self._durable[0] > count:
+            raise self._missing(count + 1)
+        if self._met == len(self._checkpoints):
+            if self._durable[0] == count and self._offset < self._durable[1]:
+                raise Damage(self._paths[-1], records, "the segment is cut off", "truncated")
+            return
+        checkpoint = self._checkpoints[self._met]
+        if checkpoint.segment > count:
+            raise self._missing(count + 1)
+        covered = f"checkpoint {checkpoint.number} covers {checkpoint.covers}"
+        kind = f"the journal ends here, but {covered}: the tail was cut off"
+        raise Damage(self._paths[-1], records, kind, "truncated")
+
+    @property
+    def _required(self) -> int:
+        return self._checkpoints[-1].size if self._checkpoints else 0
+
+    def _read_mark(self) -> tuple[int, int]:
+        mark = self._directory / "mark"
+        return durable_of(mark.read_bytes()) if mark.exists() else (0, 0)
+
+    def _missing(self, number: int) -> Damage:
+        path = self._directory / name_of(number)
+        return Damage(path, self._head.sequence, "the segment is missing", "segment_deleted")
+
+    def _rewritten(self, checkpoint: Checkpoint) -> Damage:
+        first = self._checkpoints[self._met - 1].size if self._met else 0
+        path = self._paths[bisect_right(self._starts, first) - 1]
+        kind = (
+            f"records {first} to {checkpoint.size - 1} form a chain, but not the one that checkpoint "
+            f"{checkpoint.number} signed: they were rewritten"
+        )
+        return Damage(path, first, kind, "rewritten")
+
+
+def _fill(file: int, offset: int, view: memoryview) -> int:
+    """Read from `offset` on until the buffer is full or the file ends; how many bytes."""
+    filled = 0
+    while filled < len(view):
+        got = os.preadv(file, [view[filled:]], offset + filled)
+        if not got:
+            break
+        filled += got
+    return filled
+
+
+def _batch_size(buffer: bytearray, at: int, filled: int, own: int, sequence: int) -> int | None:
+    """Bytes of the batch whose intact header stands at `at`, header included; `None` where none does."""
+    if filled - at < BATCH_HEADER.size:
+        return None
+    magic, crc, _, _, first, offset, length, _ = BATCH_HEADER.unpack_from(buffer, at)
+    intact = magic == BATCH_MAGIC and offset == own and first == sequence
+    if not intact or crc != zlib.crc32(buffer[at + 8 : at + BATCH_HEADER.size]):
+        return None
+    return BATCH_HEADER.size + int(length)
+
+
+def _chain(
+    buffer: bytearray, view: memoryview, at: int, size: int, head: Head, hashes: list[bytes], own: int
+) -> Head:
+    """Check one batch's records, adding their hashes; the chain's end behind them. Raises `_Stopped`.
+
+    A hash covers the hash before and the body, but the body's length stands between them. The hash is moved
+    over it, so that both are one piece of the buffer: a copy of 32 bytes instead of the whole body.
+    """
+    records = BATCH_HEADER.unpack_from(buffer, at)[3]
+    unpack, length = LENGTH.unpack_from, LENGTH.size
+    digest, end = head.hash, at + size
+    place, room = at + BATCH_HEADER.size, end - length - HASH_BYTES
+    found = []
+    for _ in range(records):
+        if place > room:
+            raise _Stopped(own)
+        body = place + length
+        stored = body + unpack(buffer, place)[0]
+        place = stored + HASH_BYTES
+        if place > end:
+            raise _Stopped(own)
+        buffer[body - HASH_BYTES : body] = digest
+        digest = sha256(view[body - HASH_BYTES : stored]).digest()
+        if buffer[stored:place] != digest:
+            raise _Stopped(own)
+        found.append(digest)
+    if place != end:
+        raise _Stopped(own)
+    hashes += found
+    return Head(head.sequence + len(found), digest)
