@@ -95,7 +95,9 @@ class Replayer:
         self._live = live
         self._artefacts = artefacts
         self._catalogue = live.catalogue
+        self._vector = live.catalogue.vector_fingerprint
         self._opening = threading.Lock()
+        self._latest: Judge | None = None
 
     def replay(self, record: Mapping[str, Any], mode: As, now_ms: int) -> Replayed:
         """Decide a recorded decision again. `now_ms`: when rules expire, under today's."""
@@ -104,8 +106,8 @@ class Replayer:
     def open(self, record: Mapping[str, Any], mode: As) -> Parts:
         """What a replay needs, read and verified; may take seconds, and may run beside the loop."""
         vector = record["versions"]["catalogue"]
-        if vector != self._catalogue.vector_fingerprint:
-            detail = f"decided on vector {vector}, this is {self._catalogue.vector_fingerprint}"
+        if vector != self._vector:
+            detail = f"decided on vector {vector}, this is {self._vector}"
             return Parts(found=[Difference("catalogue", vector, detail)])
         with self._opening:
             return self._stored(record) if mode == "stored" else self._current(record)
@@ -114,16 +116,21 @@ class Replayer:
         """Decide again with what `open` found, in the thread that decides: it shares its scorers."""
         if parts.rules is None or parts.policy is None or (parts.scored and parts.model is None):
             return Replayed(record, None, tuple(parts.found), mode)
-        judge = Judge(
-            self._catalogue, self._live.tenant, parts.model, parts.rules, parts.policy, self._live.code,
-            lambda: 0,
-        )  # fmt: skip
+        judge = self._judge(parts.model, parts.rules, parts.policy)
         at_ms = record["decided_ms"] if mode == "stored" else now_ms
         failed = mode == "stored" and "model" in record["degraded"]
         answer = decide_again(record, judge, circumstances(record, at_ms), failed=failed)
         if mode == "stored":
             parts.found += _unexplained(record, answer, self._live.code)
         return Replayed(record, answer, tuple(parts.found), mode)
+
+    def _judge(self, model: ServingModel | None, rules: RuleSet, policy: Policy) -> Judge:
+        """A judge of these; mostly the one of the replay before."""
+        known, live = self._latest, self._live
+        if known is None or known.model is not model or known.rules is not rules or known.policy != policy:
+            known = Judge(self._catalogue, live.tenant, model, rules, policy, live.code, lambda: 0)
+            self._latest = known
+        return known
 
     def _stored(self, record: Mapping[str, Any]) -> Parts:
         """The versions that decided; those that are not what they were are named."""

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cordon.commands.parity import WORLD_SEED
+from cordon.drill import replayed
 from cordon.drill.loss import drill, kill_flink, lose_redis
 from cordon.evidence import Evidence
 from cordon.parity import Plan
@@ -21,6 +22,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True)
 TILES_MIN = 100_000
 TRANSACTIONS = 30_000
 TAIL = 2_000
+DECISIONS = 10_000
 
 
 Transactions = Annotated[int, typer.Option(help="Size of the replayed world.")]
@@ -43,6 +45,19 @@ def redis(
 ) -> None:
     """kill -9 of the online store with its directory deleted."""
     _loss("drill_redis", lose_redis, 1, True, transactions, rate, write)
+
+
+@app.command()
+def replay(
+    decisions: Annotated[int, typer.Option(min=100, help="Past decisions to replay.")] = DECISIONS,
+    as_json: Json = False,
+    write: Write = False,
+) -> None:
+    """A restart with a newer champion; then a rule, a list and a model changed behind their versions."""
+    evidence = Evidence.begin("drill_replay")
+    with tempfile.TemporaryDirectory(prefix="cordon-drill-") as folder:
+        found = replayed.drill(Path(folder), decisions, evidence.progress)
+    evidence.end(found.to_json(), holds=found.holds and decisions >= DECISIONS, write=write)
 
 
 def _loss(
