@@ -12,9 +12,12 @@ import typer
 from cordon.commands.parity import WORLD_SEED
 from cordon.drill import replayed
 from cordon.drill.loss import drill, kill_flink, lose_redis
+from cordon.drill.service import drill as survive
+from cordon.drill.tamper import Drill
 from cordon.evidence import Evidence
 from cordon.parity import Plan
 from cordon.pipeline import Pipeline
+from features.tier import DAY
 from stream.world.spec import WorldSpec
 from stream.world.world import events_path, generate, write_history
 
@@ -22,10 +25,18 @@ app = typer.Typer(help=__doc__, no_args_is_help=True)
 TILES_MIN = 100_000
 TRANSACTIONS = 30_000
 TAIL = 2_000
+VERIFY_PER_S = 200_000
 DECISIONS = 10_000
+KILLS = 10
+UP_S = 2.0
+SERVED = 30_000
+ANSWERED_MIN = 20_000
+SERVED_CUSTOMERS = 8_000
+SERVED_PER_DAY = 11_000
 
 
 Transactions = Annotated[int, typer.Option(help="Size of the replayed world.")]
+Kills = Annotated[int, typer.Option(help="How often the service dies.")]
 Rate = Annotated[float, typer.Option(help="Decisions per second.")]
 Json = Annotated[bool, typer.Option("--json", help="Only the JSON object.")]
 Write = Annotated[bool, typer.Option(help="Keep the result in bench/results.")]
@@ -48,6 +59,33 @@ def redis(
 
 
 @app.command()
+def service(
+    transactions: Transactions = SERVED, rate: Rate = 500.0, kills: Kills = KILLS, as_json: Json = False,
+    write: Write = False,
+) -> None:  # fmt: skip
+    """kill -9 of the service, ten times, each time two seconds after it served again."""
+    evidence = Evidence.begin("drill_service")
+    with tempfile.TemporaryDirectory(prefix="cordon-drill-") as folder:
+        path = Path(folder) / "world.parquet"
+        days = max(2, transactions // SERVED_PER_DAY + 1)
+        world = generate(WorldSpec(customers=SERVED_CUSTOMERS, days=days), WORLD_SEED)
+        write_history(world, path)
+        times = world.transactions["time"]
+        # A second of this replay is an hour of events: what was sent again after a kill is not late.
+        plan = Plan(
+            "payments",
+            path,
+            until_ms=times[min(transactions, len(times) - 1)].as_py(),
+            settings={"catalogue": {"name": "payments", "lateness_ms": DAY}},
+        )
+        found = survive(
+            plan, Path(folder) / "stack", kills=kills, up_s=UP_S, rate=rate, say=evidence.progress
+        )
+    enough = transactions < SERVED or (found.answered >= ANSWERED_MIN and found.kills >= KILLS)
+    evidence.end(found.as_json(), holds=found.holds and enough, write=write)
+
+
+@app.command()
 def replay(
     decisions: Annotated[int, typer.Option(min=100, help="Past decisions to replay.")] = DECISIONS,
     as_json: Json = False,
@@ -58,6 +96,30 @@ def replay(
     with tempfile.TemporaryDirectory(prefix="cordon-drill-") as folder:
         found = replayed.drill(Path(folder), decisions, evidence.progress)
     evidence.end(found.to_json(), holds=found.holds and decisions >= DECISIONS, write=write)
+
+
+@app.command()
+def tamper(
+    records: Annotated[
+        int, typer.Option(min=2_000, help="Decisions in the journal that is damaged.")
+    ] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="Of the places that are damaged.")] = 1,
+    as_json: Json = False,
+    write: Write = False,
+) -> None:
+    """Seven damages to a journal of a million decisions, each named; twenty sound journals, no alarm.
+
+    About 4.4 GB of disk, ten minutes. Ten sound journals and ten with a tail torn by kill -9 of their writer:
+    the sound ones have a 200th of the records each, the torn ones what their writers wrote until they were
+    killed in the middle of a batch.
+    """
+    evidence = Evidence.begin("drill_tamper")
+    say = (lambda line: None) if as_json else evidence.progress
+    with tempfile.TemporaryDirectory(prefix="cordon-drill-") as folder:
+        found = Drill(Path(folder), records, seed, say).run()
+    # The figure is for records of which there are enough to measure.
+    fast = records < 100_000 or found.verify_records_per_s >= VERIFY_PER_S
+    evidence.end(found.as_json(), holds=found.holds and fast, write=write)
 
 
 def _loss(

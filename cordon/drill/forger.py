@@ -127,15 +127,21 @@ class Forger:
             self._replace(there)
         return here.path
 
-    def cut(self, sequence: int) -> Path:
-        """End the journal before the batch that holds a record, as if nothing had ever followed."""
+    def body(self, sequence: int) -> bytes:
+        """A record's body."""
+        lot, place = self.open(sequence).find(sequence)
+        return bytes(lot.records[place].body)
+
+    def cut(self, sequence: int) -> tuple[Path, int]:
+        """End the journal before the batch that holds a record, as if nothing had ever followed; the segment
+        in which it ends, and the first record that is gone."""
         opened = self.open(sequence)
-        lot, _ = opened.find(sequence)
+        lot, place = opened.find(sequence)
         del opened.lots[opened.lots.index(lot) :]
         self._replace(opened)
         for path in self.paths[opened.number :]:
             self._take(path)
-        return opened.path
+        return opened.path, sequence - place
 
     def delete(self, number: int) -> Path:
         """Delete a segment."""
