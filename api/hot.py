@@ -57,6 +57,8 @@ class HotRoutes:
         kind = KINDS[scope["path"]]
         try:
             require(self._keys.caller(scope["headers"]), "decide", "analyst")
+            if self._batcher.full:
+                raise QueueFull
             payload = _decode(await _read_body(receive, self._body_bytes_max))
             answer = await self._batcher.decide(Inbound(kind, payload, "http"))
             self._count(answer)

@@ -6,7 +6,7 @@ With several workers every process writes its values into a shared directory and
 
 import os
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -89,6 +89,7 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
         for name, (kind, labels, text) in _LABELS.items():
             if kind == "counter":
                 self._counters[name] = Counter(name, text, labels, registry=self.registry)
@@ -104,18 +105,23 @@ class Metrics:
 
     def count(self, name: MetricName, *labels: str, by: float = 1) -> None:
         """Add to a counter."""
-        counter = self._counters[name]
-        (counter.labels(*labels) if labels else counter).inc(by)
+        self._child(self._counters, name, labels).inc(by)
 
     def set(self, name: MetricName, value: float, *labels: str) -> None:
         """Set a gauge."""
-        gauge = self._gauges[name]
-        (gauge.labels(*labels) if labels else gauge).set(value)
+        self._child(self._gauges, name, labels).set(value)
 
     def observe(self, name: MetricName, value: float, *labels: str) -> None:
         """Add to a histogram."""
-        histogram = self._histograms[name]
-        (histogram.labels(*labels) if labels else histogram).observe(value)
+        self._child(self._histograms, name, labels).observe(value)
+
+    def _child(self, metrics: Mapping[str, Any], name: MetricName, labels: tuple[str, ...]) -> Any:
+        """The metric under these labels; looking it up in the library takes longer than counting."""
+        found = self._children.get((name, *labels))
+        if found is None:
+            metric = metrics[name]
+            found = self._children[name, *labels] = metric.labels(*labels) if labels else metric
+        return found
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format; of all workers where they share a directory."""

@@ -113,4 +113,4 @@ def too_large() -> Problem:
 
 def overloaded() -> Problem:
     """503: turned away before latency explodes."""
-    return Problem(503, "overloaded", "too many decisions are waiting", retry_after_s=0.2)
+    return Problem(503, "overloaded", "too many decisions are waiting", retry_after_s=1)

@@ -17,6 +17,9 @@ from pathlib import Path
 from api.config import InvalidConfiguration, ServiceConfig, here
 
 BACKLOG = 2_048
+# The event loop takes one new connection per round from each listening socket, and a round may last as long
+# as a batch: that many handles on the one socket take that many.
+ACCEPTED_PER_ROUND = 16
 RESTART_S = 0.5
 LOG = logging.getLogger("cordon.serve")
 
@@ -106,7 +109,7 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
     settle_garbage()
-    server.run(sockets=[listening])
+    server.run(sockets=[listening, *(listening.dup() for _ in range(ACCEPTED_PER_ROUND - 1))])
     parts.close()
     if service.fatal is not None:
         LOG.error("stopped: %s", service.fatal)

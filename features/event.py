@@ -168,7 +168,7 @@ def identify(catalogue: Catalogue, pseudonyms: Pseudonyms, values: Mapping[str, 
 
 def holds_card_number(text: str) -> bool:
     """Whether the text has a run of 13 to 19 digits with a known issuer prefix and a valid Luhn sum."""
-    return any(_is_card_number(m.group()) for m in _RUN.finditer(text))
+    return _RUN.search(text) is not None and any(_is_card_number(m.group()) for m in _RUN.finditer(text))
 
 
 def mask_card_numbers(text: str) -> str:
@@ -214,7 +214,7 @@ def _string(name: str, value: object, length_max: int) -> str:
         raise InvalidEvent(name, "missing", "is empty; leave an absent field out")
     if len(value) > length_max:
         raise InvalidEvent(name, "too_long", f"{len(value)} characters, at most {length_max}")
-    if not _PRINTABLE.fullmatch(value):
+    if not (value.isprintable() or _PRINTABLE.fullmatch(value)):
         raise InvalidEvent(name, "malformed", "has control characters")
     if len(value) >= 13 and holds_card_number(value):
         raise InvalidEvent(name, "card_number", "looks like a card number; send a token")

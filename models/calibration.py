@@ -6,7 +6,7 @@ is exactly 0 or 1, and a block of three rows does not claim certainty. Between k
 strictly rising, so that it keeps the order of the margins inside the calibrated range.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,17 +25,19 @@ class Calibrator:
 
     margins: tuple[float, ...]
     probabilities: tuple[float, ...]
+    _knots: tuple[NDArray[np.float64], NDArray[np.float64]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        x, p = np.asarray(self.margins), np.asarray(self.probabilities)
+        x, p = np.asarray(self.margins, np.float64), np.asarray(self.probabilities, np.float64)
         if len(x) != len(p) or not len(x) or (np.diff(x) <= 0).any() or (np.diff(p) < 0).any():
             raise CalibratorInvalid("knots must rise")
         if not (np.isfinite(x).all() and (p > 0).all() and (p < 1).all()):
             raise CalibratorInvalid("margins must be finite and probabilities inside (0, 1)")
+        object.__setattr__(self, "_knots", (x, p))
 
     def probability(self, margins: ArrayLike) -> NDArray[np.float64]:
         """Probability of fraud, float64, of each margin; constant beyond the outermost knots."""
-        return np.interp(np.asarray(margins, dtype=np.float64), self.margins, self.probabilities)
+        return np.interp(np.asarray(margins, dtype=np.float64), *self._knots)
 
     def to_json(self) -> dict[str, Any]:
         return {"margins": list(self.margins), "probabilities": list(self.probabilities)}

@@ -1,6 +1,7 @@
 """The queue in front of the engine: batches, bounds, waiting for another attempt."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -77,3 +78,27 @@ def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever():
             await task
 
     asyncio.run(both())
+
+
+def test_what_would_wait_too_long_is_turned_away_at_once():
+    class Slow(Counting):
+        def decide_batch(self, inbound, *, now_ms):
+            time.sleep(0.02)
+            return super().decide_batch(inbound, now_ms=now_ms)
+
+    async def both():
+        engine: Any = Slow()
+        queue = Batcher(engine, lambda: 1, size_max=2, queue_max=1_000, wait_s_max=0.1)
+        task = asyncio.create_task(queue.run())
+        known = await asyncio.gather(*(queue.decide(event(i)) for i in range(8)))
+        assert not queue.full
+        more = await asyncio.gather(*(queue.decide(event(i)) for i in range(100)), return_exceptions=True)
+        assert not queue.full
+        task.cancel()
+        return known, more
+
+    known, more = asyncio.run(both())
+    assert len(known) == 8
+    turned_away = [isinstance(answer, QueueFull) for answer in more]
+    assert not any(turned_away[:4])
+    assert all(turned_away[40:])
