@@ -30,6 +30,7 @@ from features.store import Claim, Observed, OnlineStore, Status, StoreUnavailabl
 
 ABANDONED_AFTER_MS: Final = 60_000
 UNFINISHED_MAX: Final = 10_000
+UNCLAIMED_MAX: Final = 10_000
 REVIVE_EVERY_MS: Final = 1_000
 
 
@@ -96,6 +97,8 @@ class Engine:
         self._originals: dict[str, Claim | None] | None = {}
         self._unfinished: list[tuple[str, bytes, bytes]] = []
         self._posted: list[tuple[str, bytes, bytes]] = []
+        # Decided without a claim: what follows them finds them here until the query store has them.
+        self._unclaimed: dict[str, dict[str, Any]] = {}
 
     @property
     def newest_ms(self) -> int:
@@ -228,6 +231,7 @@ class Engine:
             record = self.past.record(transaction_id)
         except QueryStoreUnavailable:
             return Unavailable("query_store")
+        record = record or self._unclaimed.get(key)
         return record if record is not None else Unknown(transaction_id)
 
     def _twin(self, twin: Work, first: Work, answer: Answer | None, now_ms: int) -> Answer:
@@ -265,6 +269,7 @@ class Engine:
         for (index, read), record in zip(reads, records, strict=True):
             answers[index] = failure or _recorded(read.work, record, replay=False)
         if failure is None and reads:
+            self._remember_unclaimed(reads, records)
             self._answer_claims([read for _, read in reads], payloads, now_ms)
         return [answer if answer is not None else Unavailable("time") for answer in answers]
 
@@ -344,6 +349,13 @@ class Engine:
     def _topic_key(self, record: Mapping[str, Any]) -> str:
         primary = record["entities"].get(self.intake.catalogue.schema.primary)
         return str(primary or record.get("transaction_id") or record["id"])
+
+    def _remember_unclaimed(self, reads: Sequence[Read], records: Sequence[dict[str, Any]]) -> None:
+        for read, record in zip(reads, records, strict=True):
+            if read.seen is None and read.work.kind == "transaction":
+                self._unclaimed[read.work.key] = record
+        while len(self._unclaimed) > UNCLAIMED_MAX:
+            del self._unclaimed[next(iter(self._unclaimed))]
 
     def _answer_claims(self, reads: Sequence[Read], payloads: Sequence[bytes], now_ms: int) -> None:
         # Unclaimed ones too: the store may have taken the claim and lost only the reply.

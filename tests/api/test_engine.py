@@ -215,6 +215,9 @@ def test_without_the_store_decisions_go_on_degraded_and_come_back(tmp_path):
     (back,) = bench.decide(transaction())
     assert back.record["degraded"] == []
     assert feature(back.record, "card_count_1h") == 2
+    # What was decided without the store can be followed before the query store has it.
+    (followed,) = bench.decide(label("l", "x"), kind="label")
+    assert followed.record["transaction_id"] == "x"
 
 
 def test_the_breaker_spares_a_store_that_is_down(tmp_path):
