@@ -269,7 +269,7 @@ class Engine:
         for (index, read), record in zip(reads, records, strict=True):
             answers[index] = failure or _recorded(read.work, record, replay=False)
         if failure is None and reads:
-            self._remember_unclaimed(reads, records)
+            self._remember_unclaimed([read for _, read in reads], records)
             self._answer_claims([read for _, read in reads], payloads, now_ms)
         return [answer if answer is not None else Unavailable("time") for answer in answers]
 
