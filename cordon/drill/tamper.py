@@ -7,7 +7,6 @@ killed in the middle of a write, must raise no alarm: neither afterwards nor whi
 
 from __future__ import annotations
 
-import itertools
 import random
 import shutil
 import signal
@@ -24,8 +23,8 @@ from api.audit.anchors import FileAnchors, read_anchors
 from api.audit.inspection import Finding, Inspected, inspect, name_of_journal
 from api.audit.keys import KeyDirectory, SigningKey
 from api.audit.notary import Interval, Notary
-from api.journal import Journal
-from api.segment import name_of, segments_in
+from api.journal import Journal, durable_of
+from api.segment import LENGTH, name_of, segments_in
 from cordon.drill.decider import Decider
 from cordon.drill.forger import Forger, starts_of
 from cordon.failure import Failure
@@ -37,6 +36,7 @@ TORN: Final = 10
 SMALL_PART: Final = 200  # each of the twenty journals has a 200th of the records, at least SMALL_MIN
 SMALL_MIN: Final = 500
 KILLS_MAX: Final = 40
+WRITE_S_MAX: Final = 5.0
 RECORD_BYTES: Final = 5_000
 PASSES: Final = 3
 
@@ -262,10 +262,10 @@ class Drill:
             if writer.stdout is None or not writer.stdout.readline():
                 raise Failure("the writer wrote nothing")
             notary.follow(str(name_of_journal(journal)), journal)
-            for _ in itertools.repeat(None, self.random.randrange(1, 4)):
+            for _ in range(self.random.randrange(1, 3)):
                 notary.step(time.time_ns() // 1_000_000)
                 alarms += [f"{place.name}, while written: {f.text}" for f in self._findings(journal, anchors)]
-            time.sleep(self.random.random() / 20)
+            _await_write(journal)
         finally:
             writer.send_signal(signal.SIGKILL)
             writer.wait()
@@ -278,3 +278,14 @@ class Drill:
 
     def _findings(self, journal: Path, anchors: Path) -> tuple[Finding, ...]:
         return self._inspect(journal, anchors)[0].findings
+
+
+def _await_write(journal: Path) -> None:
+    """Return as soon as bytes appear behind what is durable: a batch is being written at this moment."""
+    until_s = time.monotonic() + WRITE_S_MAX
+    while time.monotonic() < until_s:
+        number, offset = durable_of((journal / "mark").read_bytes())
+        with (journal / name_of(number)).open("rb") as file:
+            file.seek(offset)
+            if any(file.read(LENGTH.size)):
+                return
