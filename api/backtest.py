@@ -13,10 +13,10 @@ but change no outcome. Snoozes and tripped breakers of that time play no part.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -27,128 +27,19 @@ from numpy.typing import NDArray
 from api.outcome import Outcome
 from api.rules.columns import Flags, evaluate
 from api.rules.rule import Rule, RuleSet, share
-from api.stored import FINGERPRINT, StoredColumns, column_of, texts_of
+from api.stored import FINGERPRINT, StoredColumns, column_of, facts_of, sources_of, texts_of
+from api.tally import CENSORED, FRAUD, GOOD, OPEN, Backtest, RuleTally
 
 ROWS: Final = 65_536
 """Rows at a time: what they need stays in the processor's cache."""
-TRUTHS: Final = ("fraud", "good", "open", "censored")
-CENSORED_SHARE_WARN: Final = 0.05
-_FRAUD, _GOOD, _OPEN, _CENSORED = range(4)
+SAMPLE: Final = 500
+"""Decisions on which each closure is timed."""
+ROUNDS: Final = 5
 _ALWAYS: Final = ("id", "decided_ms", "time_ms", "amount", "outcome", "own", "hits")
 
 
 class NothingStored(Exception):
     """There are no decisions of this vector in the directory: export some, or name another one."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """Decisions and their money (minor units) by truth, in the order of `TRUTHS`."""
-
-    count: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
-    money: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, np.int64))
-
-    def add(self, where: Flags, truth: NDArray[np.int8], amount: NDArray[np.int64]) -> None:
-        """Count these rows."""
-        chosen, sums = truth[where], amount[where]
-        self.count += np.bincount(chosen, minlength=4)
-        # In integers: a sum of money is exact.
-        for kind in range(4):
-            self.money[kind] += sums[chosen == kind].sum()
-
-    def to_json(self) -> dict[str, dict[str, int]]:
-        """A JSON object."""
-        return {
-            name: {"count": int(self.count[i]), "money": int(self.money[i])} for i, name in enumerate(TRUTHS)
-        }
-
-
-@dataclass(slots=True)
-class RuleTally:
-    """One rule of the draft. `hits`: where it would count; `new`: hits on what was treated milder then;
-    `beside`: live rules of that time that counted on the same decisions."""
-
-    rule: Rule
-    hits: Tally = field(default_factory=Tally)
-    new: Tally = field(default_factory=Tally)
-    not_evaluated: int = 0
-    held: int = 0
-    beside: Counter[str] = field(default_factory=Counter)
-
-    def to_json(self, days: float) -> dict[str, Any]:
-        """A JSON object; rates per day over `days`."""
-        caught, good = int(self.hits.count[_FRAUD]), int(self.hits.count[_GOOD])
-        total = int(self.hits.count.sum())
-        return {
-            "id": self.rule.id,
-            "action": self.rule.action,
-            "mode": self.rule.mode,
-            "hits": total,
-            "hits_per_day": round(total / days, 2),
-            "held": self.held,
-            "not_evaluated": self.not_evaluated,
-            "precision": round(caught / (caught + good), 4) if caught + good else None,
-            "truth": self.hits.to_json(),
-            "new": self.new.to_json(),
-            "overlap": dict(self.beside.most_common()),
-        }
-
-
-@dataclass(slots=True)
-class Backtest:
-    """What was found. `before`, `after`: by outcome, in the order of severity."""
-
-    draft: str
-    rules: list[RuleTally]
-    decisions: int = 0
-    left_out: int = 0
-    from_ms: int = 0
-    to_ms: int = 0
-    changed: int = 0
-    before: list[Tally] = field(default_factory=lambda: [Tally() for _ in Outcome])
-    after: list[Tally] = field(default_factory=lambda: [Tally() for _ in Outcome])
-
-    @property
-    def days(self) -> float:
-        """Length of the data, at least one hour."""
-        return max((self.to_ms - self.from_ms) / 86_400_000, 1 / 24)
-
-    def warnings(self) -> list[str]:
-        """What a reader must know before trusting the figures."""
-        found = []
-        for tally in self.rules:
-            hidden, total = int(tally.hits.count[_CENSORED]), int(tally.hits.count.sum())
-            if total and hidden / total > CENSORED_SHARE_WARN:
-                found.append(
-                    f"{tally.rule.id}: {hidden} of {total} hits had been declined, their outcome is unknown;"
-                    " precision is measured on the others"
-                )
-        waiting = sum(int(t.count[_OPEN]) for t in self.before)
-        if waiting > self.decisions / 2:
-            found.append(f"{waiting} of {self.decisions} decisions are too young to have a label")
-        if self.left_out:
-            found.append(f"{self.left_out} decisions were made on another vector and left out")
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; money in minor units of the base currency."""
-        reviews = [int(side[Outcome.REVIEW].count.sum()) for side in (self.before, self.after)]
-        return {
-            "draft": self.draft,
-            "decisions": self.decisions,
-            "from_ms": self.from_ms,
-            "to_ms": self.to_ms,
-            "days": round(self.days, 2),
-            "changed": self.changed,
-            "reviews_per_day": {
-                "before": round(reviews[0] / self.days, 2),
-                "after": round(reviews[1] / self.days, 2),
-            },
-            "before": {o.word: self.before[o].to_json() for o in Outcome},
-            "after": {o.word: self.after[o].to_json() for o in Outcome},
-            "rules": [tally.to_json(self.days) for tally in self.rules],
-            "warnings": self.warnings(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +65,13 @@ class Labels:
         )
 
 
-def backtest(draft: RuleSet, directory: Path, fingerprint: str, *, mature_ms: int) -> Backtest:
-    """Run a draft over the decisions in `directory`. Raises `NothingStored`."""
+def backtest(
+    draft: RuleSet, directory: Path, fingerprint: str, *, mature_ms: int, timer: Callable[[], int]
+) -> Backtest:
+    """Run a draft over the decisions in `directory`. `timer`: monotonic nanoseconds.
+
+    Raises `NothingStored`.
+    """
     files = sorted((directory / "decisions").glob("*.parquet"))
     usable = [f for f in files if _fingerprint(f) == fingerprint]
     found = Backtest(draft.version, [RuleTally(rule) for rule in draft.rules if rule.mode != "off"])
@@ -186,6 +82,8 @@ def backtest(draft: RuleSet, directory: Path, fingerprint: str, *, mature_ms: in
     found.from_ms, found.to_ms = min(s[0] for s in spans), max(s[1] for s in spans)
     labels = Labels.read(directory)
     for table in tables(usable, draft):
+        if found.decisions == 0:
+            _time(found, draft, table.slice(0, SAMPLE), timer)
         _add(found, draft, table, labels, found.to_ms - mature_ms)
     return found
 
@@ -201,9 +99,18 @@ def tables(files: Iterable[Path], rules: RuleSet) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
 
 
-def sources_of(rules: RuleSet) -> Mapping[str, Any]:
-    """Where the words of a set come from."""
-    return {name: source for name, (_, source) in rules.words.items()}
+def _time(found: Backtest, draft: RuleSet, table: pa.Table, timer: Callable[[], int]) -> None:
+    """What each rule costs as it is served, in microseconds: the fastest of some rounds over a sample."""
+    rows = [draft.row(facts, 0) for facts in facts_of(table, draft)]
+    conditions = {rule.id: c for rule, c in zip(draft.rules, draft.conditions, strict=True)}
+    for tally in found.rules:
+        condition, spent = conditions[tally.rule.id], []
+        for _ in range(ROUNDS if rows else 0):
+            started = timer()
+            for row in rows:
+                condition(row)
+            spent.append((timer() - started) / len(rows) / 1_000)
+        tally.cost_us = min(spent, default=0.0)
 
 
 def _fingerprint(path: Path) -> str:
@@ -283,9 +190,9 @@ def _truth(
     labels: Labels,
     mature_before_ms: int,
 ) -> NDArray[np.int8]:
-    truth = np.where(time_ms > mature_before_ms, np.int8(_OPEN), np.int8(_GOOD))
-    truth[outcome == Outcome.DECLINE] = _CENSORED
-    for known, kind in ((labels.genuine, _GOOD), (labels.fraud, _FRAUD)):
+    truth = np.where(time_ms > mature_before_ms, np.int8(OPEN), np.int8(GOOD))
+    truth[outcome == Outcome.DECLINE] = CENSORED
+    for known, kind in ((labels.genuine, GOOD), (labels.fraud, FRAUD)):
         if len(known):
             truth[pc.is_in(ids, known).to_numpy()] = kind
     return truth

@@ -6,7 +6,7 @@ expected_loss`, `hits` (rules that counted), `versions.rules versions.model`, an
 vocabulary: `feature.NAME` (float32 as served, NaN where absent), `field.NAME`, `entity.NAME` (pseudonyms).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from api.outcome import BY_WORD
 from api.rules.columns import Doubles, Flags, Texts
-from api.rules.rule import unit_of
+from api.rules.rule import Facts, RuleSet, unit_of
 from api.rules.vocabulary import Source
 from features.catalogue import Catalogue
 
@@ -166,3 +166,29 @@ def texts_of(column: pa.ChunkedArray) -> Texts:
     whole = column.unify_dictionaries().combine_chunks()
     codes: NDArray[np.int32] = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return Texts(codes, whole.dictionary)
+
+
+def sources_of(rules: RuleSet) -> Mapping[str, Source]:
+    """Where the words of a set come from."""
+    return {name: source for name, (_, source) in rules.words.items()}
+
+
+def facts_of(table: pa.Table, rules: RuleSet) -> Iterator[Facts]:
+    """Rows as the service saw them, with the words that the rules use."""
+    sources = sources_of(rules)
+    for row in table.to_pylist():
+        words: dict[Source, dict[str, Any]] = {"feature": {}, "field": {}, "entity": {}, "decision": {}}
+        for name, source in sources.items():
+            value = row[column_of(name, source)]
+            words[source][name] = None if value != value else value
+        decided = words["decision"]
+        yield Facts(
+            words["feature"],
+            words["field"],
+            words["entity"],
+            decided.get("score"),
+            decided.get("probability"),
+            decided.get("expected_loss"),
+            row["amount"],
+            row.get("unit", ""),
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from api.backtest import RuleTally, backtest, counted, sources_of, tables
+from api.backtest import backtest, counted, tables
 from api.rules.load import build
 from api.rules.rule import Circumstances, Facts, RuleSet
 from api.rules.vocabulary import Type, Vocabulary, vocabulary_of
-from api.stored import StoredColumns, schema_of
+from api.stored import StoredColumns, facts_of, schema_of, sources_of
+from api.tally import RuleTally
 from cordon.failure import Failure
 from features import Catalogue, load
 
@@ -81,7 +82,8 @@ def measure(directory: Path, decisions: int, say: Callable[[str], None]) -> Meas
     checked = compare(rules, sample, facts)
     say(f"{checked:,} answers of the closures are those of the columns")
     started = time.perf_counter()
-    found = backtest(rules, directory, catalogue.vector_fingerprint, mature_ms=MATURE_MS)
+    fingerprint, timer = catalogue.vector_fingerprint, time.perf_counter_ns
+    found = backtest(rules, directory, fingerprint, mature_ms=MATURE_MS, timer=timer)
     backtest_s = time.perf_counter() - started
     say(f"{len(rules.rules)} rules over {found.decisions:,} decisions in {backtest_s:.2f} s")
     ns_per_rule = scalar_ns(rules, facts)
@@ -197,27 +199,6 @@ def _field(catalogue: Catalogue, name: str, amount: NDArray[np.int64], random: n
 def _words(prefix: str, rows: int, size: int, random: np.random.Generator) -> pa.DictionaryArray:
     codes = random.integers(0, size, rows).astype(np.int32)
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array([f"{prefix}{i}" for i in range(size)]))
-
-
-def facts_of(table: pa.Table, rules: RuleSet) -> Iterator[Facts]:
-    """Rows as the service sees them."""
-    sources = sources_of(rules)
-    for row in table.to_pylist():
-        by_source: dict[str, dict[str, Any]] = {"feature": {}, "field": {}, "entity": {}, "decision": {}}
-        for name, source in sources.items():
-            value = row[name if source == "decision" else f"{source}.{name}"]
-            by_source[source][name] = None if value != value else value
-        decided = by_source["decision"]
-        yield Facts(
-            by_source["feature"],
-            by_source["field"],
-            by_source["entity"],
-            decided.get("score"),
-            decided.get("probability"),
-            decided.get("expected_loss"),
-            row["amount"],
-            row.get("unit", ""),
-        )
 
 
 def compare(rules: RuleSet, table: pa.Table, facts: list[Facts]) -> int:

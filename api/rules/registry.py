@@ -99,7 +99,8 @@ class Registry:
         Raises `Refused` where it is live or proposed already.
         """
         with self._alone():
-            live, steps = self.live(), self.steps()
+            steps = self._settled()
+            live = self.live()
             version = self.shelf.put(text).version
             served = base if live is None else live.version
             if version == served:
@@ -113,7 +114,8 @@ class Registry:
     def approve(self, number: int, by: str, at_ms: int, note: str = "") -> Step:
         """Make a proposal live; another person than its author. Raises `Refused`."""
         with self._alone():
-            steps, live = self.steps(), self.live()
+            steps = self._settled()
+            live = self.live()
             proposal = _proposal(steps, number)
             if any(s.kind == "approved" and s.number == number for s in steps):
                 raise Refused(
@@ -132,7 +134,8 @@ class Registry:
     def roll_back(self, number: int | None, by: str, at_ms: int, note: str = "") -> Step:
         """Make an earlier approved set live again; without a number the one before. Raises `Refused`."""
         with self._alone():
-            steps, live = self.steps(), self.live()
+            steps = self._settled()
+            live = self.live()
             if live is None:
                 raise Refused("no set was ever approved: there is nothing to go back to")
             if number is None:
@@ -170,6 +173,16 @@ class Registry:
             return []
         except (TypeError, ValueError) as error:
             raise Refused(f"{place}: not readable: {error}") from error
+
+    def _settled(self) -> list[Step]:
+        """The steps; the pointer follows them, also after a crash between the two."""
+        steps = self.steps()
+        switches = [s for s in steps if s.kind in ("approved", "rolled_back")]
+        if switches:
+            wanted = Live(switches[-1].number, switches[-1].version)
+            if self.live() != wanted:
+                self._replace("live.json", asdict(wanted))
+        return steps
 
     def _switch(
         self, steps: Sequence[Step], kind: StepKind, proposal: Step, by: str, at_ms: int, note: str

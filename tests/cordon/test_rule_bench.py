@@ -7,7 +7,8 @@ import pytest
 from api.backtest import tables
 from api.rules.load import build
 from api.rules.vocabulary import vocabulary_of
-from cordon.rule_bench import FormsDiffer, bench_rules, compare, facts_of, measure
+from api.stored import facts_of
+from cordon.rule_bench import FormsDiffer, bench_rules, compare, measure
 from features import load
 
 CATALOGUE = load("payments")
