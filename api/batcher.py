@@ -1,15 +1,16 @@
 """Micro-batches for the HTTP door: whatever waits is decided together, one batch at a time.
 
 The engine runs inline on the event loop: a hop to a thread would cost more than the batch takes, and while
-one batch is being decided the next one gathers.
+one batch is being decided the next one gathers. The store's share of a batch overlaps with the one before.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from api.answer import Answer, Pending
-from api.engine import Engine
+from api.engine import Engine, Flight
 from api.work import Inbound
 
 PENDING_POLL_S = 0.02
@@ -79,26 +80,43 @@ class Batcher:
         return future
 
     async def run(self) -> None:
-        """Drain until cancelled. What the engine raises stops the process: it is fenced or broken."""
-        loop = asyncio.get_running_loop()
+        """Drain until cancelled. What the engine raises stops the process: it is fenced or broken.
+
+            batch 1   begin | .. store .. | finish
+            batch 2                 begin | .. store .. | finish
+
+        While the store is at one batch, the one before is finished: neither waits for the other.
+        """
+        under_way: list[_Batch] = []
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._waiting:
-                    began_s = loop.time()
-                    size = self._drain()
-                    for _ in range(ROUNDS):
-                        await asyncio.sleep(0)
-                    if size == self._size_max:
-                        self._pace_s += PACE_WEIGHT * ((loop.time() - began_s) / size - self._pace_s)
+                while self._waiting or under_way:
+                    await self._round(under_way)
         finally:
+            for batch in under_way:
+                batch.cancel()
             for _, future, _ in self._waiting:
                 future.cancel()
 
-    def _drain(self) -> int:
-        """Decide a batch; its size."""
-        now_s = asyncio.get_running_loop().time()
+    async def _round(self, under_way: list["_Batch"]) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        taken = self._take(began_s)
+        if taken:
+            batch = _Batch([future for _, future in taken])
+            under_way.append(batch)
+            batch.flight = self._engine.begin([inbound for inbound, _ in taken], now_ms=self._clock())
+        if len(under_way) > 1 or not taken:
+            self._finish(under_way)
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
+        if len(taken) == self._size_max:
+            self._pace_s += PACE_WEIGHT * ((loop.time() - began_s) / len(taken) - self._pace_s)
+
+    def _take(self, now_s: float) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
+        """A batch of those that wait; who waited too long is turned away."""
         taken: list[tuple[Inbound, asyncio.Future[Answer]]] = []
         while self._waiting and len(taken) < self._size_max:
             inbound, future, until_s = self._waiting.popleft()
@@ -108,16 +126,29 @@ class Batcher:
                 future.set_exception(QueueFull())
             else:
                 taken.append((inbound, future))
-        if not taken:
-            return 0
-        try:
-            answers = self._engine.decide_batch([inbound for inbound, _ in taken], now_ms=self._clock())
-        except BaseException:
-            for _, future in taken:
-                future.cancel()
-            raise
-        self.on_batch(len(taken))
-        for (_, future), answer in zip(taken, answers, strict=True):
+        return taken
+
+    def _finish(self, under_way: list["_Batch"]) -> None:
+        if not under_way:
+            return
+        batch = under_way[0]
+        assert batch.flight is not None
+        answers = self._engine.finish(batch.flight)
+        del under_way[0]
+        self.on_batch(len(answers))
+        for future, answer in zip(batch.futures, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
-        return len(taken)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Callers of one batch, and its flight once it has begun."""
+
+    futures: list[asyncio.Future[Answer]]
+    flight: Flight | None = None
+
+    def cancel(self) -> None:
+        """Nobody will answer."""
+        for future in self.futures:
+            future.cancel()

@@ -5,7 +5,7 @@ synchronous; the only state that outlives a batch is what is known about the par
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from api.answer import (
@@ -59,6 +59,22 @@ class Limits:
     future_skew_ms: int | None = None
 
 
+@dataclass(slots=True)
+class Flight:
+    """A batch between its two halves.
+
+    `answers`: known so far, in order. `works`: by key, with their place among the answers; `twins`: further
+    ones of the same ids. `departed`: whether the store will say something. `started`: of the timer.
+    """
+
+    answers: list[Answer | None]
+    works: dict[str, tuple[int, Work]] = field(default_factory=dict)
+    twins: list[tuple[int, Work]] = field(default_factory=list)
+    now_ms: int = 0
+    started: int = 0
+    departed: bool = False
+
+
 class Engine:
     """Decides batches. `timer`: monotonic nanoseconds. Not for use by several threads."""
 
@@ -107,10 +123,17 @@ class Engine:
 
     def decide_batch(self, inbound: Sequence[Inbound], *, now_ms: int) -> list[Answer]:
         """One answer per event, in order. `now_ms`: wall clock. Raises `JournalFenced`: stop the process."""
+        return self.finish(self.begin(inbound, now_ms=now_ms))
+
+    def begin(self, inbound: Sequence[Inbound], *, now_ms: int) -> Flight:
+        """First half of `decide_batch`: validate, and send off what is to be claimed and observed.
+
+        While the store is at it, the batch before may be finished: flights land in the order of departure.
+        """
         if self.journal.failure is not None and not self._revive_journal(now_ms):
-            return [Unavailable("journal")] * len(inbound)
+            return Flight([Unavailable("journal")] * len(inbound))
         if self.journal.backlog + len(inbound) > self.limits.backlog_max:
-            return [Unavailable("backlog")] * len(inbound)
+            return Flight([Unavailable("backlog")] * len(inbound))
         began = self._timer()
         self._post(now_ms)
         self._originals = self._look_up(inbound, now_ms)
@@ -127,12 +150,22 @@ class Engine:
                 works[made.key] = (index, made)
         # The store's deadline counts from here: looking originals up may have taken a while.
         now_ms += (self._timer() - began) // 1_000_000
-        ordered = list(works.values())
-        found = self._decide([work for _, work in ordered], now_ms)
+        flight = Flight(answers, works, twins, now_ms, self._timer())
+        flight.departed = self._depart([work for _, work in works.values()], now_ms)
+        return flight
+
+    def finish(self, flight: Flight) -> list[Answer]:
+        """Second half of `decide_batch`: judge, record, answer. Raises `JournalFenced`: stop the process."""
+        ordered, now_ms, answers = list(flight.works.values()), flight.now_ms, flight.answers
+        works = [work for _, work in ordered]
+        observed: list[Observed | None] = [None] * len(works)
+        if flight.departed:
+            observed = self._seen(self.store.land, len(works), now_ms)
+        found = self._conclude(works, observed, now_ms, flight.started)
         for (index, _), answer in zip(ordered, found, strict=True):
             answers[index] = answer
-        for index, twin in twins:
-            first = works[twin.key]
+        for index, twin in flight.twins:
+            first = flight.works[twin.key]
             answers[index] = self._twin(twin, first[1], answers[first[0]], now_ms)
         return [answer if answer is not None else Unavailable("time") for answer in answers]
 
@@ -244,10 +277,21 @@ class Engine:
 
     def _decide(self, works: Sequence[Work], now_ms: int, *, abandoned: bool = False) -> list[Answer]:
         """Claim, observe, judge, record. `abandoned`: works of the sweep."""
+        started = self._timer()
+        return self._conclude(works, self._arrive(works, now_ms), now_ms, started, abandoned=abandoned)
+
+    def _conclude(
+        self,
+        works: Sequence[Work],
+        observed: Sequence[Observed | None],
+        now_ms: int,
+        started: int,
+        *,
+        abandoned: bool = False,
+    ) -> list[Answer]:
+        """Judge, record and answer what the store has seen."""
         if not works:
             return []
-        started = self._timer()
-        observed = self._arrive(works, now_ms)
         self._settle()
         answers: list[Answer | None] = [None] * len(works)
         reads: list[tuple[int, Read]] = []
@@ -275,21 +319,36 @@ class Engine:
 
     def _arrive(self, works: Sequence[Work], now_ms: int) -> list[Observed | None]:
         """What the store says of each; `None` where it says nothing."""
-        if not self.store_breaker.allows(now_ms):
+        if not works or not self.store_breaker.allows(now_ms):
             return [None] * len(works)
+
+        def arrive() -> list[Observed]:
+            self.gauge.refresh(now_ms)
+            deadline_ms = now_ms + self.limits.deadline_ms
+            return self.store.arrive([w.arrival for w in works], now_ms=now_ms, deadline_ms=deadline_ms)
+
+        return self._seen(arrive, len(works), now_ms)
+
+    def _depart(self, works: Sequence[Work], now_ms: int) -> bool:
+        """Send them to the store; whether it will say something."""
+        if not works or not self.store_breaker.allows(now_ms):
+            return False
         try:
             self.gauge.refresh(now_ms)
-            found: list[Observed | None] = list(
-                self.store.arrive(
-                    [work.arrival for work in works],
-                    now_ms=now_ms,
-                    deadline_ms=now_ms + self.limits.deadline_ms,
-                )
-            )
+            deadline_ms = now_ms + self.limits.deadline_ms
+            self.store.depart([w.arrival for w in works], now_ms=now_ms, deadline_ms=deadline_ms)
+        except StoreUnavailable:
+            self._store_failed(now_ms)
+            return False
+        return True
+
+    def _seen(self, ask: Callable[[], list[Observed]], count: int, now_ms: int) -> list[Observed | None]:
+        try:
+            found: list[Observed | None] = [*ask()]
             self.gauge.note_generation()
         except StoreUnavailable:
             self._store_failed(now_ms)
-            return [None] * len(works)
+            return [None] * count
         self.store_breaker.worked()
         return found
 

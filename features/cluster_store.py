@@ -17,6 +17,7 @@ asynchronous), a slot that moves between known primaries does not.
 
 import time
 from binascii import crc_hqx
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -36,7 +37,7 @@ from features.node import (
     run_id,
     token,
 )
-from features.resp import Address, Answer, Command, Connection, FunctionMissing, Redirected, Reply
+from features.resp import Address, Answer, Command, Connection, FunctionMissing, Owed, Redirected, Reply
 from features.state import Assertion
 from features.store import Arrival, Claim, Observed, Status, StoreMisused, StoreUnavailable
 
@@ -84,6 +85,7 @@ class ClusterStore:
         self._token: bytes | None = None
         self._answered: list[str] = []
         self._posted: list[bool] = []
+        self._departed: deque[list[Observed]] = deque()
         self._given_up: list[tuple[str, bytes]] = []
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
@@ -117,6 +119,14 @@ class ClusterStore:
             else:
                 found.append(answer if isinstance(answer, Exception) else observed(answer))
         return self._settled(arrivals, taken, found)
+
+    def depart(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> None:
+        """See `OnlineStore.depart`; here it waits, since an arrival takes two round trips."""
+        self._departed.append(self.arrive(arrivals, now_ms=now_ms, deadline_ms=deadline_ms))
+
+    def land(self) -> list[Observed]:
+        """See `OnlineStore.land`."""
+        return self._departed.popleft()
 
     def _settled(
         self,
@@ -253,21 +263,20 @@ class ClusterStore:
                 groups.setdefault(node or self._owner(slot(key_of(commands[i]))), []).append(i)
             except StoreUnavailable as error:
                 found[i] = error
-        sent: dict[str, list[int]] = {}
+        sent: dict[str, tuple[list[int], Owed]] = {}
         # Those that are connected first: they do not wait while others are being connected.
         for node, group in sorted(groups.items(), key=lambda item: not self._node(item[0]).is_open):
             words: list[Command] = []
             for i in group:
                 words += [("ASKING",), commands[i]] if i in asking else [commands[i]]
             try:
-                self._node(node).send(words)
-                sent[node] = group
+                sent[node] = group, self._node(node).post(words)
             except StoreUnavailable as error:
                 found.update(dict.fromkeys(group, error))
-        for node, group in sent.items():
+        for node, (group, owed) in sent.items():
             left_s = max(0.0, until - self._monotonic())
             try:
-                replies = self._node(node).receive(len(group) + len(asking.intersection(group)), left_s)
+                replies = self._node(node).settle(owed, left_s)
             except StoreUnavailable as error:
                 found.update(dict.fromkeys(group, error))
                 continue

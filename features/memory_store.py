@@ -1,5 +1,6 @@
 """The online store in memory: the reference that every other implementation must equal."""
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ class MemoryStore:
     _states: dict[tuple[str, str], bytes] = field(default_factory=dict, init=False)
     _claims: dict[str, Claim] = field(default_factory=dict, init=False)
     _posted: list[bool] = field(default_factory=list, init=False)
+    _departed: deque[list[Observed]] = field(default_factory=deque, init=False)
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
         """See `OnlineStore.arrive`."""
@@ -49,6 +51,14 @@ class MemoryStore:
             repeated.append(arrival.observe and not counted)
         status = Status.NEW if held is None else Status.RECOVERED
         return Observed(status, None, tuple(states), tuple(numbers), tuple(repeated))
+
+    def depart(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> None:
+        """See `OnlineStore.depart`."""
+        self._departed.append(self.arrive(arrivals, now_ms=now_ms, deadline_ms=deadline_ms))
+
+    def land(self) -> list[Observed]:
+        """See `OnlineStore.land`."""
+        return self._departed.popleft()
 
     def complete(self, answers: Sequence[tuple[str, bytes, bytes]]) -> list[bool]:
         """See `OnlineStore.complete`."""

@@ -10,8 +10,10 @@ off with its next batch; `open_claims` looks at the claims themselves and tidies
 """
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from features.catalogue import Catalogue
 from features.cluster_store import ClusterStore
@@ -29,7 +31,7 @@ from features.node import (
     run_id,
     token,
 )
-from features.resp import Address, Command, Connection, FunctionMissing, Reply
+from features.resp import Address, Answer, Command, Connection, FunctionMissing, Owed, Reply
 from features.state import Assertion
 from features.store import Arrival, Claim, Observed, OnlineStore, StoreUnavailable
 
@@ -60,6 +62,16 @@ def addresses(url: str) -> tuple[Address, ...]:
     return tuple(Address.parse(f"{scheme}://{node}") for node in nodes)
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """Arrivals whose replies nobody has read: all commands that were sent, and how many precede theirs."""
+
+    sent: list[Command]
+    before: int
+    owed: Owed
+    limit_s: float
+
+
 class RedisStore:
     """`OnlineStore` on one node. Not for several threads."""
 
@@ -77,15 +89,28 @@ class RedisStore:
         self._token: bytes | None = None
         self._generation = ""
         self._answered: list[str] = []
-        self._posted: list[str] = []
+        self._posted: list[tuple[list[str], Owed]] = []
+        self._departed: deque[_Flight] = deque()
         self._connection = Connection(
             address, connect_s=limits.connect_s, read_s=limits.read_s, greet=self._greet
         )
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
         """See `OnlineStore.arrive`: one round trip, each arrival atomic."""
+        return self._landed(self._depart(arrivals, now_ms, deadline_ms))
+
+    def depart(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> None:
+        """See `OnlineStore.depart`."""
+        self._departed.append(self._depart(arrivals, now_ms, deadline_ms))
+
+    def land(self) -> list[Observed]:
+        """See `OnlineStore.land`."""
+        return self._landed(self._departed.popleft())
+
+    def _depart(self, arrivals: Sequence[Arrival], now_ms: int, deadline_ms: int) -> _Flight:
+        limit_s = patience_s(now_ms, deadline_ms)
         if not arrivals:
-            return []
+            return _Flight([], 0, Owed(0), limit_s)
         commands = self._commands
         before = [commands.index(arrivals, now_ms)]
         if self._answered:
@@ -93,10 +118,16 @@ class RedisStore:
             self._answered = []
         calls = [commands.arrive(a, now_ms, deadline_ms) for a in arrivals]
         last: Command = ("GET", commands.keys.generation)
-        replies = self._ask([*before, *calls, last], patience_s(now_ms, deadline_ms))
-        if replies[-1] != self._token:
+        sent = [*before, *calls, last]
+        return _Flight(sent, len(before), self._connection.post(sent), limit_s)
+
+    def _landed(self, flight: _Flight) -> list[Observed]:
+        replies = self._repaired(
+            flight.sent, self._connection.settle(flight.owed, flight.limit_s), flight.limit_s
+        )
+        if replies and replies[-1] != self._token:
             self._token = None
-        return [observed(reply) for reply in replies[len(before) : -1]]
+        return [observed(reply) for reply in replies[flight.before : -1]]
 
     def complete(self, answers: Sequence[tuple[str, bytes, bytes]]) -> list[bool]:
         """See `OnlineStore.complete`."""
@@ -105,13 +136,16 @@ class RedisStore:
 
     def post(self, answers: Sequence[tuple[str, bytes, bytes]]) -> None:
         """See `OnlineStore.post`."""
-        self._connection.post([self._commands.complete(*answer) for answer in answers])
-        self._posted += [key for key, _, _ in answers]
+        owed = self._connection.post([self._commands.complete(*answer) for answer in answers])
+        self._posted.append(([key for key, _, _ in answers], owed))
 
     def posted(self) -> list[bool]:
         """See `OnlineStore.posted`."""
-        keys, self._posted = self._posted, []
-        return self._completed(keys, replies_of(self._connection.posted()))
+        posted, self._posted = self._posted, []
+        done: list[bool] = []
+        for keys, owed in posted:
+            done += self._completed(keys, replies_of(self._connection.settle(owed)))
+        return done
 
     def _completed(self, keys: Sequence[str], replies: Sequence[Reply]) -> list[bool]:
         done = [reply == 1 for reply in replies]
@@ -175,8 +209,13 @@ class RedisStore:
         self._connection.close()
 
     def _ask(self, commands: Sequence[Command], limit_s: float | None = None) -> list[Reply]:
-        """Replies; functions that the server lost are loaded and called again. Raises the first error."""
-        answers = self._connection.pipeline(commands, limit_s)
+        """Replies. Raises the first error."""
+        return self._repaired(commands, self._connection.pipeline(commands, limit_s), limit_s)
+
+    def _repaired(
+        self, commands: Sequence[Command], answers: list[Answer], limit_s: float | None
+    ) -> list[Reply]:
+        """The replies; functions that the server lost are loaded and called again. Raises the first error."""
         lost = [i for i, answer in enumerate(answers) if isinstance(answer, FunctionMissing)]
         if lost:
             load(self._connection, self._catalogue)

@@ -10,9 +10,9 @@ A round trip costs about a microsecond per command here, where a general client 
 
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -50,6 +50,15 @@ class Redirected(StoreUnavailable):
 
 
 Answer = Reply | StoreUnavailable | StoreMisused
+
+
+@dataclass(slots=True)
+class Owed:
+    """The replies to one `post`, as far as they have been read; `lost`: the rest will not come."""
+
+    count: int
+    answers: list[Answer] = field(default_factory=list)
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +130,7 @@ class Connection:
         self._opening_until_s: float | None = None
         self._held_until_s = 0.0
         self._reader = _reader()
-        self._owed = 0
-        self._posted: list[Answer] = []
-        self._lost = False
+        self._owed: deque[Owed] = deque()
 
     @property
     def is_open(self) -> bool:
@@ -142,30 +149,10 @@ class Connection:
 
         Raises `StoreUnavailable` when the server is not there or slow: what it did is then unknown.
         """
-        self.send(commands)
-        return self.receive(len(commands), limit_s)
+        return self.settle(self.post(commands), limit_s)
 
-    def post(self, commands: Sequence[Command]) -> None:
-        """Send all and wait for nothing: `posted` tells the replies. Raises `StoreUnavailable`."""
-        self.send(commands)
-        self._owed += len(commands)
-
-    def posted(self) -> list[Answer]:
-        """Replies to what was posted since the last call, in order; read with those of any later pipeline.
-
-        Raises `StoreUnavailable` when the connection was lost before all had come.
-        """
-        if self._owed:
-            with suppress(StoreUnavailable):  # `_lost` says it
-                self.receive(0)
-        if self._lost:
-            self._lost = False
-            raise StoreUnavailable(f"{self.address}: the connection was lost before its replies")
-        found, self._posted = self._posted, []
-        return found
-
-    def send(self, commands: Sequence[Command]) -> None:
-        """Write the commands; their replies are to be received next. Raises `StoreUnavailable`."""
+    def post(self, commands: Sequence[Command]) -> Owed:
+        """Send all and wait for nothing; `settle` gives the replies. Raises `StoreUnavailable`."""
         sock = self._ready()
         try:
             sock.settimeout(self._read_s)
@@ -173,44 +160,51 @@ class Connection:
         except OSError as error:
             self.close()
             raise StoreUnavailable(f"{self.address}: {error}") from error
+        owed = Owed(len(commands))
+        if commands:
+            self._owed.append(owed)
+        return owed
 
-    def receive(self, count: int, limit_s: float | None = None) -> list[Answer]:
-        """Replies of the last `send`, within the limit; before them, those to what was posted.
+    def settle(self, owed: Owed, limit_s: float | None = None) -> list[Answer]:
+        """The replies to what was posted, within the limit; those to what was posted before are read first.
 
-        Raises `StoreUnavailable`.
+        Raises `StoreUnavailable`, also where the connection was lost meanwhile.
         """
-        sock, reader = self._socket, self._reader
-        if sock is None:
-            raise StoreUnavailable(f"{self.address}: not connected")
         until_s = self._opening_until_s or self._monotonic() + (self._read_s if limit_s is None else limit_s)
-        answers: list[Answer] = []
-        wanted = self._owed + count
         try:
-            while len(answers) < wanted:
-                answer = reader.gets()
-                if answer is not _NOTHING:
-                    answers.append(answer)
-                    continue
-                sock.settimeout(max(0.0001, until_s - self._monotonic()))
-                data = sock.recv(READ_BYTES)
-                if not data:
-                    raise OSError("the server closed the connection")
-                reader.feed(data)
+            while len(owed.answers) < owed.count and not owed.lost:
+                self._read(until_s)
         except (OSError, hiredis.ProtocolError) as error:
             self.close()
             if isinstance(error, TimeoutError):
                 self._held_until_s = self._monotonic() + PAUSE_S
             raise StoreUnavailable(f"{self.address}: {error}") from error
-        if self._owed:
-            self._posted += answers[: self._owed]
-            del answers[: self._owed]
-            self._owed = 0
-        return answers
+        if owed.lost:
+            raise StoreUnavailable(f"{self.address}: the connection was lost before its replies")
+        return owed.answers
+
+    def _read(self, until_s: float) -> None:
+        """One more reply for whoever waits longest, or more bytes. Raises `OSError`."""
+        answer = self._reader.gets()
+        if answer is not _NOTHING:
+            first = self._owed[0]
+            first.answers.append(answer)
+            if len(first.answers) == first.count:
+                self._owed.popleft()
+            return
+        sock = self._socket
+        if sock is None:
+            raise OSError("not connected")
+        sock.settimeout(max(0.0001, until_s - self._monotonic()))
+        data = sock.recv(READ_BYTES)
+        if not data:
+            raise OSError("the server closed the connection")
+        self._reader.feed(data)
 
     def close(self) -> None:
         """Drop the connection; the next command opens another one."""
-        if self._owed or self._posted:
-            self._owed, self._posted, self._lost = 0, [], True
+        while self._owed:
+            self._owed.popleft().lost = True
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -103,6 +103,15 @@ class OnlineStore(Protocol):
         Raises `StoreUnavailable`.
         """
 
+    def depart(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> None:
+        """`arrive` without waiting for the results: `land` gives them. Raises `StoreUnavailable`."""
+
+    def land(self) -> list[Observed]:
+        """What `arrive` would have said of the batch that departed first of those that have not landed.
+
+        Every `depart` that did not raise is followed by one `land`. Raises `StoreUnavailable`.
+        """
+
     def complete(self, answers: Sequence[tuple[str, bytes, bytes]]) -> list[bool]:
         """Store `(key, owner, answer)`; False where the claim has another owner by now."""
 

@@ -18,7 +18,10 @@ class Counting:
         self.batches = []
         self.pending = pending
 
-    def decide_batch(self, inbound, *, now_ms):
+    def begin(self, inbound, *, now_ms):
+        return inbound
+
+    def finish(self, inbound):
         self.batches.append(len(inbound))
         if self.pending:
             self.pending -= 1
@@ -65,7 +68,7 @@ def test_another_attempt_is_waited_for_within_the_limit():
 
 def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever():
     class Broken(Counting):
-        def decide_batch(self, inbound, *, now_ms):
+        def finish(self, inbound):
             raise RuntimeError("fenced")
 
     async def both():
@@ -82,9 +85,9 @@ def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever():
 
 def test_what_would_wait_too_long_is_turned_away_at_once():
     class Slow(Counting):
-        def decide_batch(self, inbound, *, now_ms):
+        def finish(self, inbound):
             time.sleep(0.02)
-            return super().decide_batch(inbound, now_ms=now_ms)
+            return super().finish(inbound)
 
     async def both():
         engine: Any = Slow()

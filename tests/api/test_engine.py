@@ -9,6 +9,7 @@ from api.answer import Accepted, Conflicting, Decided, Pending, Refused, Unavail
 from api.audit.verify import verify
 from api.decide import Policy
 from api.engine import Limits
+from api.work import Inbound
 from features.store import StoreUnavailable
 from tests.api.world import CATALOGUE, NOW_MS, Bench, StepScorer, model, shipped_rules, transaction
 
@@ -75,6 +76,34 @@ def test_the_same_again_is_a_replay_and_other_content_a_conflict(bench):
     assert len(bench.journalled()) == 1
     (next_one,) = bench.decide(transaction())
     assert feature(next_one.record, "card_count_1h") == 2
+
+
+def test_a_batch_may_begin_while_the_one_before_is_at_the_store(bench):
+    engine = bench.engine
+    inbound = [Inbound("transaction", transaction(id), "http") for id in ("a", "b", "a")]
+    first = engine.begin(inbound[:2], now_ms=bench.now_ms)
+    second = engine.begin([inbound[2], Inbound("label", label("l", "a"), "http")], now_ms=bench.now_ms)
+    decided = engine.finish(first)
+    assert [feature(a.record, "card_count_1h") for a in decided] == [1, 2]
+    again, labelled = engine.finish(second)
+    assert isinstance(again, Pending)
+    assert labelled.record["entities"] == decided[0].record["entities"]
+    (replayed,) = engine.decide_batch(inbound[2:], now_ms=bench.now_ms)
+    assert (replayed.replay, replayed.record) == (True, decided[0].record)
+    assert [r["id"] for r in bench.journalled()] == ["a", "b", "l"]
+
+
+def test_a_store_that_is_lost_while_a_batch_is_under_way_costs_it_the_history(tmp_path):
+    bench = flaky(tmp_path)
+    flight = bench.engine.begin([Inbound("transaction", transaction("a"), "http")], now_ms=bench.now_ms)
+    bench.store.down = True
+    (answer,) = bench.engine.finish(flight)
+    assert (answer.record["claim"], answer.record["degraded"]) == ("unclaimed", ["features"])
+    bench.store.down = False
+    bench.store.inner.land()
+    bench.now_ms += 10_000
+    (again,) = bench.decide(transaction("a"))
+    assert (again.replay, again.record) == (True, answer.record)
 
 
 def test_twins_in_one_batch(bench):
@@ -180,9 +209,9 @@ class FlakyStore:
         def call(*args, **kwargs):
             if name == "post" and self.fails_to_complete:
                 raise StoreUnavailable("gone")
-            if self.down and self.loses_replies and name == "arrive":
+            if self.down and self.loses_replies and name == "depart":
                 self.inner.arrive(*args, **kwargs)
-            if self.down and (name in ("arrive", "post") or not self.loses_replies):
+            if self.down and (name in ("depart", "post") or not self.loses_replies):
                 raise StoreUnavailable("down")
             return getattr(self.inner, name)(*args, **kwargs)
 
@@ -266,12 +295,16 @@ def test_damaged_state_costs_only_its_own_transaction_the_history(bench):
     damaged = first.record["entities"]["card"]
 
     class Damaging(FlakyStore):
-        def arrive(self, arrivals, **limits):
-            seen = self.inner.arrive(arrivals, **limits)
+        def depart(self, arrivals, **limits):
+            self.arrivals = arrivals
+            self.inner.depart(arrivals, **limits)
+
+        def land(self):
+            seen = self.inner.land()
             return [
                 replace(s, states=tuple(b"rubbish" for _ in s.states))
                 if any(t.pseudonym == damaged for t in a.targets) else s
-                for a, s in zip(arrivals, seen, strict=True)
+                for a, s in zip(self.arrivals, seen, strict=True)
             ]  # fmt: skip
 
     bench.engine.store = Damaging(bench.store)

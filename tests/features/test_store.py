@@ -127,6 +127,24 @@ def test_posted_answers_reach_another_client_without_a_further_call(shared: Back
     other.close()
 
 
+def test_batches_land_in_the_order_of_departure_whatever_is_asked_in_between(store: OnlineStore) -> None:
+    now_ms = wall_ms()
+    limits = {"now_ms": now_ms, "deadline_ms": now_ms + 5_000}
+    first, second = [purchase("a"), purchase("b")], [purchase("a"), purchase("c")]
+    store.depart(first, **limits)
+    store.depart(second, **limits)
+    assert arrive(store, purchase("d"))[0].numbers == (4, 4)
+    store.post([(event.key, event.owner, b"approve") for event in first])
+    assert store.read("customer", [pseudonym("anna")]) != [None]
+    assert [seen.numbers for seen in store.land()] == [(1, 1), (2, 2)]
+    assert [(seen.status, seen.numbers) for seen in store.land()] == [
+        (Status.PENDING, ()),
+        (Status.NEW, (3, 3)),
+    ]
+    assert store.posted() == [True, True]
+    assert arrive(store, first[0])[0].answer == b"approve"
+
+
 def test_an_empty_answer_is_an_answer(store: OnlineStore) -> None:
     event = purchase("a")
     arrive(store, event)
