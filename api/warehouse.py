@@ -4,7 +4,8 @@
     <directory>/labels/<journal>-<first sequence>.parquet        id, transaction_id, time_ms, fraud
     <directory>/positions/<journal>.json                         where the next piece begins
 
-A piece is written whole, then its position. A crash between the two writes the same piece again.
+A piece is written whole, then its position; one that is written again, after a crash or because positions
+were lost, takes the place of all that it holds.
 """
 
 import json
@@ -62,8 +63,9 @@ def _follow(journal: Path, directory: Path, catalogue: Catalogue, piece: int) ->
             decoded = [decode_json(unpack(record.body).payload) for record in records]
             table = table_of(decoded, catalogue)
             newest = _label_table(decoded)
-            _write(table, directory / "decisions" / f"{name}-{first:012}.parquet")
-            _write(newest, directory / "labels" / f"{name}-{first:012}.parquet")
+            for kind, content in (("decisions", table), ("labels", newest)):
+                _write(content, directory / kind / _piece(name, first))
+                _drop(directory / kind, _piece(name, first), _piece(name, reader.position.sequence))
             decisions += table.num_rows
             labels += newest.num_rows
             _put(place, json.dumps({**asdict(reader.position), "hash": reader.position.hash.hex()}).encode())
@@ -102,6 +104,17 @@ def _write(table: pa.Table, place: Path) -> None:
     pq.write_table(table, draft, compression="zstd")
     _sync(draft)
     os.replace(draft, place)
+
+
+def _piece(name: str, first: int) -> str:
+    return f"{name}-{first:012}.parquet"
+
+
+def _drop(folder: Path, after: str, before: str) -> None:
+    """Pieces of an earlier pass whose records the new piece holds as well."""
+    for place in folder.glob("*.parquet"):
+        if after < place.name < before:
+            place.unlink()
 
 
 def _put(place: Path, content: bytes) -> None:
