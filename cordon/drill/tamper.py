@@ -30,9 +30,8 @@ from cordon.drill.forger import Forger, starts_of
 from cordon.failure import Failure
 
 DISTINCT: Final = 10_000
-INTERVAL: Final = Interval(10_000, 1_000)
-SOUND: Final = 10
-TORN: Final = 10
+CHECKPOINTS: Final = 100  # of the large journal
+JOURNALS: Final = 10  # sound ones, and as many torn ones
 SMALL_PART: Final = 200  # each of the twenty journals has a 200th of the records, at least SMALL_MIN
 SMALL_MIN: Final = 500
 KILLS_MAX: Final = 40
@@ -80,6 +79,7 @@ class Tampered:
     false_alarms: tuple[str, ...]
     verify_records_per_s: int
     wall: int
+    journals: int
     torn: int
     kills: int
 
@@ -91,7 +91,7 @@ class Tampered:
     @property
     def holds(self) -> bool:
         """Everything was found, nothing else was."""
-        return self.found == len(self.named) == 7 and not self.false_alarms and self.torn == TORN
+        return self.found == len(self.named) == 7 and not self.false_alarms and self.torn == self.journals
 
     def as_json(self) -> dict[str, Any]:
         """The last line of the drill."""
@@ -102,6 +102,7 @@ class Tampered:
             "false_alarms": len(self.false_alarms),
             "verify_records_per_s": self.verify_records_per_s,
             "verify_records_per_s_wall": self.wall,
+            "journals": 2 * self.journals,
             "torn_tails": self.torn,
             "kills": self.kills,
             "alarms": list(self.false_alarms),
@@ -117,9 +118,17 @@ class Tampered:
 class Drill:
     """One run below a directory."""
 
-    def __init__(self, directory: Path, records: int, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        records: int,
+        seed: int,
+        say: Callable[[str], None],
+        journals: int = JOURNALS,
+    ) -> None:
         self.directory = directory
         self.records = records
+        self.journals = journals
         self.small = max(SMALL_MIN, records // SMALL_PART)
         self.random = random.Random(seed)
         self.say = say
@@ -129,7 +138,7 @@ class Drill:
 
     def run(self) -> Tampered:
         """See the module. Raises `NoRoom`, and what training raises."""
-        need = (self.records + self.small * (SOUND + TORN)) * RECORD_BYTES + 2**29
+        need = (self.records + self.small * 2 * self.journals) * RECORD_BYTES + 2**29
         if shutil.disk_usage(self.directory).free < need:
             raise NoRoom(f"{self.directory}: {need >> 20} MiB are needed; ask for fewer records")
         decider = Decider.make(self.directory, min(DISTINCT, self.records), self.say)
@@ -145,13 +154,14 @@ class Drill:
         shutil.rmtree(self.directory / "large")
         alarms += self._sound(decider)
         torn, kills, more = self._torn()
-        return Tampered(self.records, named, tuple(alarms + more), rate, wall, torn, kills)
+        return Tampered(self.records, named, tuple(alarms + more), rate, wall, self.journals, torn, kills)
 
     def _write(
         self, decider: Decider, journal: Path, anchors: Path, records: int, segment_bytes: int
     ) -> None:
         """A journal of decisions with checkpoints beside it, as worker and publisher make them."""
-        notary = Notary(FileAnchors(anchors), KeyDirectory(self.keys), INTERVAL)
+        interval = Interval(max(200, records // CHECKPOINTS), 1_000)
+        notary = Notary(FileAnchors(anchors), KeyDirectory(self.keys), interval)
         written = 0
         with Journal(journal, segment_bytes=segment_bytes) as open_journal:
             for batch in decider.batches(records, f"{journal.parent.name}-"):
@@ -212,8 +222,8 @@ class Drill:
         yield said("a segment deleted", Expected("segment_deleted", path.name, starts[segment - 1]))
         forged = self.random.choice(checkpoints)
         foreign = SigningKey.new()
-        (file,) = self.anchors.glob("*/*.jsonl")
-        lines = file.read_bytes()
+        files = self.anchors.glob("*/*.jsonl")
+        file, lines = next((f, b) for f in files if forged.line() in (b := f.read_bytes()))
         false = replace(forged, key=foreign.id).signed_by(foreign).line()
         file.write_bytes(lines.replace(forged.line(), false))
         expected = Expected("foreign_key", name_of(forged.segment), forged.first)
@@ -223,7 +233,7 @@ class Drill:
     def _sound(self, decider: Decider) -> list[str]:
         """Journals of all shapes that nobody touched; what was said against them."""
         alarms = []
-        for number in range(SOUND):
+        for number in range(self.journals):
             place = self.directory / f"sound-{number}"
             size = self.random.choice((2**18, 2**20, 2**22, 2**26))
             self._write(decider, place / "journal", place / "anchors", self.small, size)
@@ -231,18 +241,20 @@ class Drill:
             whole = found.verified is not None and found.verified.records == self.small
             alarms += [f"sound-{number}: {f.text}" for f in found.findings]
             alarms += [] if whole else [f"sound-{number}: not all records were verified"]
-        self.say(f"{SOUND} journals of {self.small:,} decisions that nobody touched: {len(alarms)} alarms")
+        self.say(
+            f"{self.journals} journals of {self.small:,} decisions that nobody touched: {len(alarms)} alarms"
+        )
         return alarms
 
     def _torn(self) -> tuple[int, int, list[str]]:
         """Journals whose writer was killed until its last write was cut short; what was said against them."""
         torn = kills = 0
         alarms: list[str] = []
-        for number in range(TORN):
+        for number in range(self.journals):
             place = self.directory / f"torn-{number}"
             for _ in range(KILLS_MAX):
                 kills += 1
-                cut_short, said = self._kill(place, self.directory / f"sound-{number % SOUND}" / "journal")
+                cut_short, said = self._kill(place, self.directory / f"sound-{number}" / "journal")
                 alarms += said
                 if cut_short:
                     torn += 1

@@ -200,8 +200,13 @@ def test_every_bent_checkpoint_is_named():
         rest = [c for c in sound if c.number != number]
         other = replace(checkpoint, key=foreign.id).signed_by(foreign)
         assert sorts(sorted([*rest, other], key=lambda c: c.number), trust) == [("foreign_key", number)]
-        for field, value in (("size", 99), ("root", "00"), ("time_ms", 1), ("head", "ff"), ("segment", 7)):
-            bent = replace(checkpoint, **{field: value})
+        for bent in (
+            replace(checkpoint, size=99),
+            replace(checkpoint, root="00"),
+            replace(checkpoint, time_ms=1),
+            replace(checkpoint, head="ff"),
+            replace(checkpoint, segment=7),
+        ):
             assert sorts(sorted([*rest, bent], key=lambda c: c.number), trust) == [
                 ("checkpoint_altered", number)
             ]
