@@ -7,6 +7,20 @@ from typing import Any
 
 BEGIN, END = "<!-- numbers -->", "<!-- /numbers -->"
 
+HTTP = tuple(
+    (
+        f"http_{kind}_{rate}",
+        f"cordon bench http --rate {rate}{words}",
+        f"{what} at {rate:,}/s, p99 in ms",
+        "p99_ms",
+    )
+    for kind, words, what in (
+        ("beside", "", "HTTP decisions beside the whole stack"),
+        ("alone", " --alone", "HTTP decisions, service and store alone"),
+    )
+    for rate in (1_000, 2_000, 4_000)
+)
+
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("parity_handbook", "cordon parity --catalogue handbook", "decisions recomputed", "decisions"),
     ("parity_handbook", "cordon parity --catalogue handbook", "feature values that differ", "mismatch"),
@@ -29,6 +43,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("demo", "make demo ARGS=--once", "vectors lacking an own earlier transaction", "own_key_stale"),
     ("demo", "make demo ARGS=--once", "precision on attack campaigns", "precision"),
     ("demo", "make demo ARGS=--once", "recall after the first of each", "recall"),
+    *HTTP,
     ("score", "cordon bench score", "one row scored, times faster than XGBoost", "ratio_single"),
     ("explain", "cordon bench explain", "one row explained, times faster than XGBoost", "ratio_single"),
 )  # fmt: skip
