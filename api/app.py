@@ -26,6 +26,9 @@ from api.problem import SECURITY_HEADERS, Problem, of_denied
 from api.record import encode_json
 from api.replay import As, Replayer
 from api.rules.feed import EVERY_S
+from api.rules.load import RuleSetError
+from api.rules.rule import RuleSet
+from api.rules.shelf import SetChanged, SetMissing
 from features.evaluate import Evaluator
 from features.event import mask_card_numbers
 from features.store import StoreUnavailable
@@ -74,6 +77,14 @@ class Service:
             return self.parts.artefacts.model(version)
         except ModelRefused as error:
             raise NotExplainable(str(error)) from error
+
+    def rules(self, version: str) -> RuleSet:
+        """The set of that version, where it is kept and sound; else the live one."""
+        live = self.parts.judge.rules
+        try:
+            return live if live.version == version else self.parts.artefacts.rules(version)
+        except (SetMissing, SetChanged, RuleSetError):
+            return live
 
     async def follow_rules(self) -> None:
         """Adopt what was published, without holding up a batch: the set is compiled beside the loop."""
@@ -262,7 +273,8 @@ def _decisions(app: FastAPI, service: Service) -> None:
         parts = service.parts
         try:
             model = service.model(record["versions"]["model"]) if record["scored_by"] == "model" else None
-            return _json(explanation(record, model, parts.judge.rules, parts.catalogue, audience))
+            rules = service.rules(record["versions"]["rules"])
+            return _json(explanation(record, model, rules, parts.catalogue, audience))
         except NotExplainable as error:
             raise Problem(409, "not_explainable", str(error)) from None
         except ModelFailed as error:

@@ -27,6 +27,7 @@ def table_of(found: Backtest, minor_digits: int) -> str:
         counts = f"{int(now.count.sum()):,}", f"{int(then.count.sum()):,}"
         kinds = (money(now, FRAUD), money(then, FRAUD), money(now, GOOD), money(then, GOOD))
         outcomes.append((outcome.word, *counts, *kinds))
+    reviews = found.to_json()["reviews_per_day"]
     lines = [
         f"{found.draft}: {found.decisions:,} decisions of {found.days:.1f} days,"
         f" {found.changed:,} would differ",
@@ -35,6 +36,7 @@ def table_of(found: Backtest, minor_digits: int) -> str:
         "",
         *_aligned(outcomes),
         "",
+        f"reviews a day: {reviews['after']:,.1f}, then {reviews['before']:,.1f}",
         "fraud caught, good hit: money of what was fraud, of what was none; new: treated milder then",
         "open: too young for a label; censored: declined then, nobody knows; beside: rules that counted too",
         *(f"warning: {warning}" for warning in found.warnings()),

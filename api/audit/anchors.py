@@ -113,7 +113,9 @@ def read_anchors(directory: Path) -> Anchored:
             try:
                 value = decode_json(line)
                 if isinstance(value, Mapping) and value.get("type") == "audit":
-                    value = value.get("statement")
+                    if "statement" not in value:
+                        continue  # a record about something else than keys: rules, for example
+                    value = value["statement"]
                 if isinstance(value, Mapping) and value.get("type") == "key_rotation":
                     found.rotations.append(Rotation.from_json(value))
                     continue

@@ -157,6 +157,7 @@ def test_a_person_can_read_it(past):
     text = table_of(run(made(DRAFT + MORE), past), 2)
     assert "shadowed (shadow)" in text
     assert "fraud caught" in text
+    assert "reviews a day: " in text
     assert "warning: " in text
     assert all(len(line) < 200 for line in text.splitlines())
 

@@ -5,6 +5,8 @@ import threading
 
 import pytest
 
+from api.audit.anchors import read_anchors
+from api.audit.logbook import note
 from api.rules.budget import check_budget
 from api.rules.feed import Feed, Update
 from api.rules.load import RuleSetError, build
@@ -199,3 +201,11 @@ def test_a_rule_over_its_budget_is_refused():
     slow = iter(range(0, 10**15, 50_000))
     with pytest.raises(RuleSetError, match=r"rule a: .* the budget is 1000 ns"):
         check_budget(build(text(), WORDS, lambda _, v: v), lambda: next(slow))
+
+
+def test_what_is_recorded_of_rules_is_no_damaged_anchor(tmp_path):
+    """An outsider may be given the topic of checkpoints as a file: audit records are in it as well."""
+    record = note(tmp_path / "journals", "rules_approved", {"by": "bo"}, id="rules-1", time_ms=1, tenant="t")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "topic.jsonl").write_bytes(record + b"\n" + b'{"type":"checkpoint"}\n')
+    assert [line.line for line in read_anchors(tmp_path / "copy").illegible] == [2]

@@ -143,6 +143,12 @@ def test_what_was_approved_decides_everywhere_within_a_second(processes, ports):
     ]  # fmt: skip
     assert people.difference("2", "live")[0].rules == ("everything",)
     assert clients[2].post("/v1/decisions/after-0/replay").json()["same"]
+    # The words of a set that is no longer live.
+    people.publish(draft(processes, "challenge"), "ada", now_ms(), "")
+    people.approve(3, "bo", now_ms(), "")
+    time.sleep(1.0)
+    rules = clients[3].get("/v1/decisions/after-0/explanation").json()["rules"]
+    assert [rule["text"] for rule in rules] == ["decline if amount > 0.01"]
 
 
 def test_a_process_that_starts_serves_what_is_live_or_says_why_not(processes, ports):
