@@ -27,6 +27,7 @@ TRANSACTIONS = 30_000
 TAIL = 2_000
 VERIFY_PER_S = 200_000
 DECISIONS = 10_000
+EXPLAINED = 1_000
 KILLS = 10
 UP_S = 2.0
 SERVED = 30_000
@@ -120,6 +121,22 @@ def tamper(
     # The figure is for records of which there are enough to measure.
     fast = records < 100_000 or found.verify_records_per_s >= VERIFY_PER_S
     evidence.end(found.as_json(), holds=found.holds and fast, write=write)
+
+
+@app.command()
+def explain(
+    decisions: Annotated[int, typer.Option(min=100, help="Past decisions to explain.")] = EXPLAINED,
+    as_json: Json = False,
+    write: Write = False,
+) -> None:
+    """Explanations of past decisions against Shapley values by `shap`, over the same trees."""
+    # Importing shap takes seconds.
+    from cordon.drill import explained
+
+    evidence = Evidence.begin("drill_explain")
+    with tempfile.TemporaryDirectory(prefix="cordon-drill-") as folder:
+        found = explained.drill(Path(folder), decisions, evidence.progress)
+    evidence.end(found.as_json(), holds=found.holds and decisions >= EXPLAINED, write=write)
 
 
 def _loss(
