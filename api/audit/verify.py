@@ -5,13 +5,13 @@ for the chain and two short ones for the tree; nothing is decoded. What is wrong
 """
 
 import os
-import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 from api.audit.checkpoint import Checkpoint
 from api.audit.diagnosis import diagnose
@@ -65,6 +65,18 @@ class _Stopped(Exception):
         self.offset = offset
 
 
+@dataclass(frozen=True, slots=True)
+class _Scanned:
+    """What a buffer held: whole batches up to `at`, their hashes, and whether what follows is no batch that
+    continues the chain. `needed`: bytes of the batch that follows, where it is not whole yet."""
+
+    at: int
+    head: Head
+    hashes: list[bytes]
+    broken: bool
+    needed: int
+
+
 class _Pass:
     """One verification."""
 
@@ -77,9 +89,10 @@ class _Pass:
         self._continued = Head()  # what the newest segment continues
         self._starts: list[int] = []
         self._offset = 0  # behind the last intact batch of the newest segment
-        self._buffer = bytearray(BUFFER_BYTES)
         self._durable = self._read_mark()
         self._paths = segments_in(directory)
+        largest = max((path.stat().st_size for path in self._paths), default=0)
+        self._buffer = bytearray(min(max(largest, BATCH_HEADER.size), BUFFER_BYTES))
 
     def run(self) -> Verified:
         """See `verify`."""
@@ -157,36 +170,23 @@ class _Pass:
 
     def _batches(self, file: int, offset: int) -> int:
         """Check the batches from `offset` to the end of the file; the offset behind the last one."""
-        buffer, view = self._buffer, memoryview(self._buffer)
-        base, at, filled = offset, 0, _fill(file, offset, view)
-        hashes: list[bytes] = []
-        bytes_max = os.fstat(file).st_size - offset
-        try:
-            while True:
-                size = _batch_size(buffer, at, filled, base + at, self._head.sequence)
-                if size is None or at + size > filled:
-                    self._cover(hashes)
-                    hashes.clear()
-                    if size is None and filled - at >= BATCH_HEADER.size:
-                        raise _Stopped(base + at)
-                    if size is not None and len(buffer) < size <= bytes_max:
-                        view.release()
-                        self._buffer = buffer = bytearray(size)
-                        view = memoryview(buffer)
-                    elif at == 0:
-                        break
-                    base, at, filled = base + at, 0, _fill(file, base + at, view)
-                    continue
-                self._head = _chain(buffer, view, at, size, self._head, hashes, base + at)
-                at += size
-        except _Stopped:
-            self._cover(hashes)
-            raise
-        finally:
-            view.release()
-        if filled:
-            raise _Stopped(base)
-        return base
+        buffer = self._buffer
+        while True:
+            with memoryview(buffer) as view:
+                filled = _fill(file, offset, view)
+                found = _scan(buffer, view, filled, offset, self._head)
+            self._head = found.head
+            self._cover(found.hashes)
+            offset += found.at
+            if found.broken:
+                raise _Stopped(offset)
+            if found.at:
+                continue
+            if not filled:
+                return offset
+            if not filled < found.needed <= os.fstat(file).st_size - offset:
+                raise _Stopped(offset)  # the file ends within a batch
+            self._buffer = buffer = bytearray(found.needed)
 
     def _cover(self, hashes: list[bytes]) -> None:
         """Add records to the tree, and compare it wherever a checkpoint was made."""
@@ -252,44 +252,44 @@ def _fill(file: int, offset: int, view: memoryview) -> int:
     return filled
 
 
-def _batch_size(buffer: bytearray, at: int, filled: int, own: int, sequence: int) -> int | None:
-    """Bytes of the batch whose intact header stands at `at`, header included; `None` where none does."""
-    if filled - at < BATCH_HEADER.size:
-        return None
-    magic, crc, _, _, first, offset, length, _ = BATCH_HEADER.unpack_from(buffer, at)
-    intact = magic == BATCH_MAGIC and offset == own and first == sequence
-    if not intact or crc != zlib.crc32(buffer[at + 8 : at + BATCH_HEADER.size]):
-        return None
-    return BATCH_HEADER.size + int(length)
-
-
-def _chain(
-    buffer: bytearray, view: memoryview, at: int, size: int, head: Head, hashes: list[bytes], own: int
-) -> Head:
-    """Check one batch's records, adding their hashes; the chain's end behind them. Raises `_Stopped`.
+def _scan(buffer: bytearray, view: memoryview, filled: int, base: int, head: Head) -> _Scanned:
+    """Check all batches that are whole in the buffer, with as few steps per record as there are.
 
     A hash covers the hash before and the body, but the body's length stands between them. The hash is moved
     over it, so that both are one piece of the buffer: a copy of 32 bytes instead of the whole body.
     """
-    records = BATCH_HEADER.unpack_from(buffer, at)[3]
-    unpack, length = LENGTH.unpack_from, LENGTH.size
-    digest, end = head.hash, at + size
-    place, room = at + BATCH_HEADER.size, end - length - HASH_BYTES
-    found = []
-    for _ in range(records):
-        if place > room:
-            raise _Stopped(own)
-        body = place + length
-        stored = body + unpack(buffer, place)[0]
-        place = stored + HASH_BYTES
-        if place > end:
-            raise _Stopped(own)
-        buffer[body - HASH_BYTES : body] = digest
-        digest = sha256(view[body - HASH_BYTES : stored]).digest()
-        if buffer[stored:place] != digest:
-            raise _Stopped(own)
-        found.append(digest)
-    if place != end:
-        raise _Stopped(own)
-    hashes += found
-    return Head(head.sequence + len(found), digest)
+    header, length, digest, sequence = BATCH_HEADER.unpack_from, LENGTH.unpack_from, head.hash, head.sequence
+    head_bytes, length_bytes, hash_bytes = BATCH_HEADER.size, LENGTH.size, HASH_BYTES  # locals are faster
+    hashes: list[bytes] = []
+    at = 0
+    while filled - at >= head_bytes:
+        magic, crc, _, records, first, own, size, _ = header(buffer, at)
+        place, end = at + head_bytes, at + head_bytes + size
+        intact = magic == BATCH_MAGIC and own == base + at and first == sequence
+        if not intact or crc != crc32(view[at + 8 : place]):
+            return _Scanned(at, Head(sequence, digest), hashes, True, 0)
+        if end > filled:
+            return _Scanned(at, Head(sequence, digest), hashes, False, end - at)
+        before, room, whole = digest, end - length_bytes - hash_bytes, True
+        for _ in range(records):
+            if place > room:
+                whole = False
+                break
+            body = place + length_bytes
+            stored = body + length(buffer, place)[0]
+            place = stored + hash_bytes
+            if place > end:
+                whole = False
+                break
+            buffer[body - hash_bytes : body] = digest
+            digest = sha256(view[body - hash_bytes : stored]).digest()
+            if buffer[stored:place] != digest:
+                whole = False
+                break
+            hashes.append(digest)
+        if not whole or place != end:
+            del hashes[first - head.sequence :]
+            return _Scanned(at, Head(sequence, before), hashes, True, 0)
+        sequence += records
+        at = end
+    return _Scanned(at, Head(sequence, digest), hashes, False, head_bytes)

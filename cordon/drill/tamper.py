@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 from api.audit.anchors import FileAnchors, read_anchors
@@ -37,7 +36,7 @@ SMALL_MIN: Final = 500
 KILLS_MAX: Final = 40
 WRITE_S_MAX: Final = 5.0
 RECORD_BYTES: Final = 5_000
-PASSES: Final = 3
+PASSES: Final = 5
 
 
 class NoRoom(Failure):
@@ -72,7 +71,7 @@ class Named:
 @dataclass(frozen=True, slots=True)
 class Tampered:
     """What the drill found. `verify_records_per_s`: per second of one processor, `wall`: of the clock on the
-    wall, whatever else ran. `torn`: journals whose last batch was cut short by the kill."""
+    wall, whatever else ran; best of five passes. `torn`: journals whose last batch a kill cut short."""
 
     records: int
     named: tuple[Named, ...]
@@ -177,14 +176,14 @@ class Drill:
         return inspect([journal], anchors, self.keys, all_of=False)
 
     def _speed(self) -> tuple[int, int]:
-        """Records per second of one processor and of the wall clock: the median of some passes."""
+        """Records per second of one processor and of the wall clock: the pass that was disturbed least."""
         own, wall = [], []
         for _ in range(PASSES):
             own_s, wall_s = time.process_time(), time.perf_counter()
             self._inspect(self.journal, self.anchors)
             own.append(self.records / (time.process_time() - own_s))
             wall.append(self.records / (time.perf_counter() - wall_s))
-        return round(median(own)), round(median(wall))
+        return round(max(own)), round(max(wall))
 
     def _damages(self) -> Iterator[Named]:
         """Each damage at a random place that checkpoints cover; undone before the next."""
