@@ -129,12 +129,17 @@ def purchases(
         targets = tuple(
             Target(
                 name,
-                blake2b(f"{name} {who[name]}".encode(), digest_size=16).hexdigest(),
+                pseudonym(name, who[name]),
                 catalogue.layouts[name].observation(number << 20 | 1, "transaction", time_ms, values, marks),
             )
             for name in entities
         )
         yield Arrival(f"tx:{number}", b"c" * 16, b"o" * 16, b"p" * 600, targets)
+
+
+def pseudonym(entity: str, id_: str) -> str:
+    """As long as a real one."""
+    return blake2b(f"{entity} {id_}".encode(), digest_size=16).hexdigest()
 
 
 def observe(store: OnlineStore, events: Iterator[Arrival], count: int, batch: int) -> float:

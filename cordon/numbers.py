@@ -44,6 +44,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("demo", "make demo ARGS=--once", "precision on attack campaigns", "precision"),
     ("demo", "make demo ARGS=--once", "recall after the first of each", "recall"),
     *HTTP,
+    ("memory", "cordon bench memory", "bytes of a card with 100 transactions in 90 days", "bytes_per_card"),
     ("score", "cordon bench score", "one row scored, times faster than XGBoost", "ratio_single"),
     ("explain", "cordon bench explain", "one row explained, times faster than XGBoost", "ratio_single"),
 )  # fmt: skip
