@@ -78,7 +78,7 @@ class Checkpoints:
                         self._look()
                     self._notary.step(self._clock())
                 silent = 0
-            except CheckpointsStopped as error:
+            except (CheckpointsStopped, OSError) as error:
                 if silent % COMPLAIN_EVERY_STEPS == 0:
                     LOG.error("no checkpoints are made, the journals are unprotected: %s", error)
                 silent += 1
