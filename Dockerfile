@@ -10,8 +10,9 @@ RUN groupadd --gid 10001 cordon \
 WORKDIR /opt/cordon
 
 FROM maven:3-eclipse-temurin-17 AS jars
-COPY deploy/maven/flink/pom.xml /build/pom.xml
-RUN mvn -q -B -f /build/pom.xml dependency:copy-dependencies -DoutputDirectory=/jars/flink
+COPY stream/java /build
+RUN mvn -q -B -f /build/pom.xml -Dout=/jars/out \
+ && mkdir /jars/flink && mv /jars/out/*.jar /jars/flink/ && rm /jars/flink/*-tests.jar
 
 FROM python AS service-build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential && rm -rf /var/lib/apt/lists/*

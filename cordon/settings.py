@@ -187,7 +187,7 @@ class Flink(Group):
     state: Literal["rocksdb", "hashmap"] = Field(
         default="rocksdb", description="hashmap: faster, the state of the jobs has to fit the memory"
     )
-    jars: Path = Field(default=Path(".jars/flink"), description="directory of the Kafka connector")
+    jars: Path = Field(default=Path(".jars/flink"), description="directory of the jars that the jobs take")
     parallelism: int = Field(default=1, ge=1, le=1024, description="of the jobs; at most the partitions")
 
 

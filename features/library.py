@@ -5,7 +5,7 @@ Only these functions change stored state. All numbers are little endian, nothing
 Names. A function is called `cordon_<state fingerprint>_r<REVISION>_<function>`; `REVISION` counts up when
 an argument or a reply changes, so that two versions of the code can share a store during an upgrade.
 
-Merging (both Python environments, in particular the Flink sink)::
+Merging (the Flink jobs' sink, in stream/java, above all)::
 
     FCALL <merge name of the entity> 1 <state key> <rows>
 
@@ -262,6 +262,11 @@ class Keys:
     def watermark(self) -> str:
         """Hash of the Flink jobs' positions."""
         return f"{{{self.tenant}:meta}}:watermark"
+
+    @property
+    def lanes(self) -> str:
+        """Hash of the positions of single grouping subtasks, of which the watermark is the least."""
+        return f"{{{self.tenant}:meta}}:lanes"
 
     @property
     def open_claims(self) -> str:

@@ -1,18 +1,19 @@
 """Flink SQL of a catalogue: sources over the log and one grouping that asserts absolute slots.
 
-Every event fans out into rows `(code, id, key, s0.., x0..)`; one GROUP BY over `(code, id, key)` sums the
-`s` columns and takes the maximum of the `x` columns, for all entities at once. `code` names a section::
+Every event fans out into rows `(code, id, time_ms, slots)`, one for each entity that it touches; one GROUP
+BY over `(code, id)` keeps their tiles and says what the event changed (`assertion`, in stream/java). `code`
+names the kind of row::
 
-    code 0, 1, 2            how far a topic's partition was read; key = partition, x0 = next offset, x1 = time
-    one per entity, tier    key = tile number; the largest tier's rows carry the entity's heads as well
-    one per entity, map     key = mark, x0 = last seen ms
+    code 0, 1, 2         how far a topic's partition was read; slots = partition, next offset, event time ms
+    one per entity       the event as the entity's state sees it (`features.layout.Observation`);
+                         slots = deltas, heads, marks, aligned with the layout
 
 The rows of one event leave one operator in this order, its position last: on the way to any one grouping
 subtask nothing overtakes, so a position that arrives says that all before it has arrived there too. With
 several subtasks each of them gets its own position row (a *lane*).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,11 +21,15 @@ from features.catalogue import Catalogue
 from features.layout import Layout
 from features.measure import FRAUD, PLACE_BITS, TRANSACTION, WITHDRAWN, Head, Measure, Where
 from features.schema import Kind, Schema
-from features.tier import TIERS
+from features.tier import MINUTE, TIERS
 
 Topic = Literal["decisions", "events", "labels"]
 TOPICS: Final[tuple[Topic, ...]] = ("decisions", "events", "labels")
-FIRST_SECTION: Final = 8
+FIRST_ENTITY: Final = 8
+# Of the layouts' text and of what the aggregate function keeps; counts up with either.
+_FORMAT: Final = 1
+# A tile's number has 32 bits in the store.
+_TIME_MS_MAX: Final = 2**32 * MINUTE - 1
 _TYPES: Final[Mapping[Topic, tuple[str, ...]]] = {
     "decisions": ("decision", "abandoned"),
     "events": ("event",),
@@ -42,42 +47,10 @@ _LIVE: Final = "alive"
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """What the rows of one code hold.
-
-    `tier`: index of the tier whose tiles they are, `None` if they hold heads or a map only. `slots`: columns
-    of that tier's slots, in the layout's order. `heads`: columns of the entity's heads, empty if another
-    section carries them. `map`: index of the map.
-    """
-
-    code: int
-    entity: str
-    tier: int | None = None
-    slots: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ()
-    map: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Lanes:
-    """Where position rows go: `ids[partition][subtask]` is an id whose row that grouping subtask gets.
+    """Where position rows go: `ids[subtask]` is an id whose row that grouping subtask gets."""
 
-    Without `ids` there is one subtask and any id will do.
-    """
-
-    ids: tuple[tuple[str, ...], ...] = ()
-
-    @property
-    def count(self) -> int:
-        """Number of grouping subtasks."""
-        return len(self.ids[0]) if self.ids else 1
-
-    def expression(self, lane: int) -> str:
-        """SQL of the id of a lane; NULL for a partition that was not known: it publishes no position."""
-        if not self.ids:
-            return "'0'"
-        whens = " ".join(f"WHEN {p} THEN '{ids[lane]}'" for p, ids in enumerate(self.ids))
-        return f"CASE `event_partition` {whens} END"
+    ids: tuple[str, ...] = ("0",)
 
 
 def topics(catalogue: Catalogue, job: Literal["features", "labels"]) -> tuple[Topic, ...]:
@@ -87,28 +60,24 @@ def topics(catalogue: Catalogue, job: Literal["features", "labels"]) -> tuple[To
     return ("decisions", "events") if catalogue.sources & set(catalogue.schema.lifecycle) else ("decisions",)
 
 
-def sections(catalogue: Catalogue) -> tuple[Section, ...]:
-    """All sections, by code."""
-    found: list[Section] = []
-    for layout in catalogue.layouts.values():
-        kept = [tier.index for tier in TIERS if layout.tiers[tier.index]]
-        for tier in kept:
-            slots = _slot_columns(layout, tier)
-            heads = _head_columns(layout, slots) if tier == kept[-1] else ()
-            found.append(Section(FIRST_SECTION + len(found), layout.entity, tier, slots, heads))
-        if layout.heads and not kept:
-            found.append(Section(FIRST_SECTION + len(found), layout.entity, heads=_head_columns(layout, ())))
-        for index, _ in enumerate(layout.maps):
-            found.append(Section(FIRST_SECTION + len(found), layout.entity, map=index))
-    return tuple(found)
+def code(catalogue: Catalogue, entity: str) -> int:
+    """Code of an entity's rows. Raises `ValueError` for one without state."""
+    return FIRST_ENTITY + catalogue.entities.index(entity)
 
 
-def columns(catalogue: Catalogue) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the summed and of the greatest columns of every row."""
-    used = {name for section in sections(catalogue) for name in (*section.slots, *section.heads)}
-    sums = sum(name.startswith("s") for name in used)
-    greatest = max(2, sum(name.startswith("x") for name in used))
-    return tuple(f"s{i}" for i in range(sums)), tuple(f"x{i}" for i in range(greatest))
+def layouts(catalogue: Catalogue) -> str:
+    """The layouts as the aggregate function reads them (stream/java, `Layout`)."""
+    found = [str(_FORMAT)]
+    for entity, layout in catalogue.layouts.items():
+        tiers = []
+        for tier in TIERS:
+            slots = layout.tiers[tier.index]
+            named = "+".join(f"{m}{'^' if layout.measures[m].grows_by == 'max' else ''}" for m in slots)
+            if slots:
+                tiers.append(f"{tier.index},{tier.length_ms},{layout.keep_ms[tier.index]},{named}")
+        counts = len(layout.measures), len(layout.heads), len(layout.maps)
+        found.append(":".join(map(str, (code(catalogue, entity), *counts, *tiers))))
+    return "/".join(found)
 
 
 def source(
@@ -137,7 +106,7 @@ def source(
     body += [
         "`event_partition` INT METADATA FROM 'partition' VIRTUAL",
         "`event_offset` BIGINT METADATA FROM 'offset' VIRTUAL",
-        f"`{_LIVE}` AS `type` IN ({_literals(_TYPES[topic])}) AND `time_ms` IS NOT NULL",
+        f"`{_LIVE}` AS `type` IN ({_literals(_TYPES[topic])}) AND `time_ms` BETWEEN 0 AND {_TIME_MS_MAX}",
         "`at` AS TO_TIMESTAMP_LTZ(COALESCE(`time_ms`, 0), 3)",
         f"WATERMARK FOR `at` AS `at` - INTERVAL '{lateness_s}' SECOND",
     ]
@@ -150,77 +119,62 @@ def source(
         "properties.isolation.level": "read_committed",
         **properties,
     }
+    return table(topic, body, options)
+
+
+def table(name: str, columns: Iterable[str], options: Mapping[str, str]) -> str:
+    """CREATE TABLE of a temporary table."""
     listed = ",\n  ".join(f"{_literal(k)} = {_literal(v)}" for k, v in options.items())
-    inner = ",\n  ".join(body)
-    return f"CREATE TEMPORARY TABLE `{topic}` (\n  {inner}\n) WITH (\n  {listed}\n)"
+    inner = ",\n  ".join(columns)
+    return f"CREATE TEMPORARY TABLE {_quoted(name)} (\n  {inner}\n) WITH (\n  {listed}\n)"
 
 
 def grouping(catalogue: Catalogue, read: tuple[Topic, ...], lanes: Lanes | None = None) -> str:
-    """The query over the sources `read`: rows `(code, id, key, s.., x..)` of absolute values."""
-    sums, greatest = columns(catalogue)
-    names = ["code", "id", "key", *sums, *greatest]
-    fanned = [_fan_out(catalogue, topic, names, lanes or Lanes()) for topic in read]
-    totals = [*(f"SUM({c}) AS {c}" for c in sums), *(f"MAX({c}) AS {c}" for c in greatest)]
+    """The query over the sources `read`: rows `(code, id, argument)`, what each event asserts of an entity.
+
+    `argument` is that of the entity's merge function (`features.library`); of a position its three numbers
+    as u64; NULL where nothing is asserted.
+    """
+    fanned = [_fan_out(catalogue, topic, lanes or Lanes()) for topic in read]
     union = "\nUNION ALL\n".join(fanned)
-    group = "`code`, `id`, `key`"
-    return f"SELECT {group}, {', '.join(totals)}\nFROM (\n{union}\n)\nGROUP BY {group}"
+    assertion = f"assertion(`code`, `time_ms`, `slots`, {_literal(layouts(catalogue))})"
+    return f"SELECT `code`, `id`, {assertion} AS `argument`\nFROM (\n{union}\n)\nGROUP BY `code`, `id`"
 
 
-def _fan_out(catalogue: Catalogue, topic: Topic, names: list[str], lanes: Lanes) -> str:
-    rows = [
-        row for section in sections(catalogue) if (row := _row(catalogue, topic, section, names)) is not None
-    ]
-    for lane in range(lanes.count):
-        values = {"x0": "`event_offset` + 1", "x1": "COALESCE(`time_ms`, 0)"}
-        rows.append(_record(names, TOPICS.index(topic), lanes.expression(lane), "`event_partition`", values))
+def _fan_out(catalogue: Catalogue, topic: Topic, lanes: Lanes) -> str:
+    rows = [row for entity in catalogue.layouts if (row := _row(catalogue, topic, entity)) is not None]
+    position = ["`event_partition`", "`event_offset` + 1", _time()]
+    rows += [_record(TOPICS.index(topic), _literal(lane), position) for lane in lanes.ids]
     listed = ",\n    ".join(rows)
-    quoted = ", ".join(_quoted(n) for n in names)
     return (
-        f"  SELECT r.* FROM `{topic}` CROSS JOIN UNNEST(ARRAY[\n    {listed}\n  ]) AS r ({quoted})\n"
+        f"  SELECT r.* FROM `{topic}` CROSS JOIN UNNEST(ARRAY[\n    {listed}\n  ])"
+        " AS r (`code`, `id`, `time_ms`, `slots`)\n"
         "  WHERE r.`id` IS NOT NULL"
     )
 
 
-def _row(catalogue: Catalogue, topic: Topic, section: Section, names: list[str]) -> str | None:
-    """One element of the fan-out; its id is NULL where the event does not enter the section."""
-    layout = catalogue.layouts[section.entity]
-    schema = catalogue.schema
-    who = f"`entities`.{_quoted(section.entity)}"
-    if section.map is not None:
-        if topic != "decisions":
-            return None
-        mark = f"`marks`.{_quoted(layout.maps[section.map].field)}"
-        met = _when(f"`{_LIVE}` AND {mark} > 0", who, "NULL")
-        return _record(names, section.code, met, f"COALESCE({mark}, 0)", {"x0": _time()})
-    conditions, values = _entries(schema, topic, section, layout)
-    if not values:
+def _row(catalogue: Catalogue, topic: Topic, entity: str) -> str | None:
+    """One element of the fan-out; its id is NULL where the event leaves no trace in the entity."""
+    conditions, slots = _slots(catalogue.schema, topic, catalogue.layouts[entity])
+    if not conditions:
         return None
-    key = "0" if section.tier is None else f"{_time()} / {TIERS[section.tier].length_ms}"
-    applies = f"`{_LIVE}`" if "TRUE" in conditions else f"`{_LIVE}` AND ({' OR '.join(conditions)})"
-    return _record(names, section.code, _when(applies, who, "NULL"), key, values)
+    touched = f"`{_LIVE}`" if "TRUE" in conditions else f"`{_LIVE}` AND ({' OR '.join(conditions)})"
+    who = f"`entities`.{_quoted(entity)}"
+    return _record(code(catalogue, entity), _when(touched, who, "NULL"), slots)
 
 
-def _entries(
-    schema: Schema, topic: Topic, section: Section, layout: Layout
-) -> tuple[list[str], dict[str, str]]:
-    """Conditions under which an event enters the section, and SQL of each column that it then grows."""
-    slots = () if section.tier is None else layout.tiers[section.tier]
-    measures = [layout.measures[slot] for slot in slots]
+def _slots(schema: Schema, topic: Topic, layout: Layout) -> tuple[list[str], list[str]]:
+    """Conditions under which an event touches the entity, and SQL of deltas, heads and marks."""
     parts = [
-        *(
-            (c, m.source, m.where, _delta(schema, topic, m))
-            for c, m in zip(section.slots, measures, strict=True)
-        ),
-        *((c, h.source, h.where, _head(h)) for c, h in zip(section.heads, layout.heads, strict=False)),
+        *((_condition(schema, topic, m.source, m.where), _delta(schema, topic, m)) for m in layout.measures),
+        *((_condition(schema, topic, h.source, h.where), _head(h)) for h in layout.heads),
     ]
-    conditions: dict[str, None] = {}
-    values: dict[str, str] = {}
-    for column, of, where, expression in parts:
-        condition = _condition(schema, topic, of, where)
-        if condition is not None:
-            conditions[condition] = None
-            values[column] = _when(condition, expression, "0")
-    return list(conditions), values
+    for remembered in layout.maps:
+        mark = f"`marks`.{_quoted(remembered.field)}"
+        parts.append((f"{mark} > 0" if topic == "decisions" else None, mark))
+    conditions = dict.fromkeys(condition for condition, _ in parts if condition is not None)
+    slots = ["0" if when is None else _when(when, expression, "0") for when, expression in parts]
+    return list(conditions), slots
 
 
 def _condition(schema: Schema, topic: Topic, of: str, where: tuple[Where, ...]) -> str | None:
@@ -267,13 +221,9 @@ def _head(head: Head) -> str:
     return f"CASE WHEN {place} > 0 THEN {_time()} / 1000 * {1 << PLACE_BITS} + {place} ELSE 0 END"
 
 
-def _record(names: list[str], code: int, who: str, key: str, values: Mapping[str, str]) -> str:
-    slots = [_whole(values.get(name, "0")) for name in names[3:]]
-    return f"ROW({code}, CAST({who} AS STRING), {_whole(key)}, {', '.join(slots)})"
-
-
-def _whole(expression: str) -> str:
-    return f"CAST({expression} AS BIGINT)"
+def _record(number: int, who: str, slots: list[str]) -> str:
+    listed = ", ".join(f"CAST({slot} AS BIGINT)" for slot in slots)
+    return f"ROW({number}, CAST({who} AS STRING), {_time()}, ARRAY[{listed}])"
 
 
 def _when(condition: str, then: str, otherwise: str) -> str:
@@ -282,21 +232,6 @@ def _when(condition: str, then: str, otherwise: str) -> str:
 
 def _time() -> str:
     return "COALESCE(`time_ms`, 0)"
-
-
-def _slot_columns(layout: Layout, tier: int) -> tuple[str, ...]:
-    named = []
-    used = {"s": 0, "x": 0}
-    for slot in layout.tiers[tier]:
-        letter = "s" if layout.measures[slot].grows_by == "add" else "x"
-        named.append(f"{letter}{used[letter]}")
-        used[letter] += 1
-    return tuple(named)
-
-
-def _head_columns(layout: Layout, slots: tuple[str, ...]) -> tuple[str, ...]:
-    first = sum(name.startswith("x") for name in slots)
-    return tuple(f"x{first + i}" for i, _ in enumerate(layout.heads))
 
 
 def _fields(catalogue: Catalogue, topic: Topic) -> list[str]:

@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ from stream.keeper import Keeper, NotAccepted
 from stream.life import Life
 from stream.link import StoreBusy
 from stream.log_end import LogAway, LogEnd
-from stream.parcel import pack
 from stream.program import GENERATION, JOBS, PROGRAM, JobName, Program, submit
 from stream.rest import ClusterAway, Rest
 from stream.setting import InvalidSetting, Setting, parse
@@ -34,9 +32,9 @@ LAST_CHECKPOINT_S: Final = 4.0
 CANCELLED_S: Final = 4.0
 
 
-def programs(setting: Setting, names: Sequence[JobName], partitions: int) -> list[Program]:
+def programs(setting: Setting, names: Sequence[JobName]) -> list[Program]:
     """The jobs among `names` that this catalogue needs."""
-    wanted = [Program(setting, name, partitions) for name in names]
+    wanted = [Program(setting, name) for name in names]
     return [program for program in wanted if program.topics]
 
 
@@ -57,10 +55,10 @@ def log_end(setting: Setting) -> LogEnd:
     return LogEnd(setting.bootstrap, [jar.resolve().as_uri() for jar in setting.jars])
 
 
-def start(program: Program, generation: str, restore: str | None, parcel: Path) -> str:
+def start(program: Program, generation: str, restore: str | None) -> str:
     """Submit; the job's id. Raises `NotAccepted`."""
     try:
-        return submit(program, generation, restore, sys.executable, parcel)
+        return submit(program, generation, restore)
     except (Py4JError, TableException) as error:
         raise NotAccepted(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
@@ -73,37 +71,34 @@ def bound_client() -> None:
 def keep(setting: Setting, stop: threading.Event) -> None:
     """Keep the jobs until `stop`."""
     rest, store, log = Rest(setting.rest), life(setting), log_end(setting)
-    names = sorted({topic for job in JOBS for topic in Program(setting, job, 1).topics})
-    topics = [setting.topics[topic] for topic in names]
-    with tempfile.TemporaryDirectory(prefix="cordon-jobs-") as scratch:
-        parcel = pack(Path(__file__).resolve().parents[1], Path(scratch) / "code.zip")
-        keeper: Keeper[Program] | None = None
-        told, ready = "", False
-        while not stop.is_set():
-            try:
-                keeper = keeper or Keeper(
-                    programs=programs(setting, JOBS, log.partitions(topics)),
-                    topics=topics,
-                    cluster=rest,
-                    store=store,
-                    log=log,
-                    start=lambda program, generation, restore: start(program, generation, restore, parcel),
-                    say=say,
-                    wall_ms=lambda: int(time.time() * 1000),
-                    monotonic_s=time.monotonic,
-                    parameter_names=(GENERATION, PROGRAM),
-                )
-                if keeper.step() and not ready:
-                    ready = True
-                    sys.stderr.write("ready: jobs\n")
-                    sys.stderr.flush()
-                told = ""
-            except (StoreBusy, ClusterAway, LogAway) as error:
-                if str(error) != told:
-                    told = str(error)
-                    say(f"waiting: {told}")
-            stop.wait(PAUSE_S)
-        leave(rest, [program.name for program in keeper.programs] if keeper else [])
+    mine = programs(setting, JOBS)
+    topics = [setting.topics[topic] for topic in sorted({t for program in mine for t in program.topics})]
+    keeper = Keeper(
+        programs=mine,
+        topics=topics,
+        cluster=rest,
+        store=store,
+        log=log,
+        start=start,
+        say=say,
+        wall_ms=lambda: int(time.time() * 1000),
+        monotonic_s=time.monotonic,
+        parameter_names=(GENERATION, PROGRAM),
+    )
+    told, ready = "", False
+    while not stop.is_set():
+        try:
+            if keeper.step() and not ready:
+                ready = True
+                sys.stderr.write("ready: jobs\n")
+                sys.stderr.flush()
+            told = ""
+        except (StoreBusy, ClusterAway, LogAway) as error:
+            if str(error) != told:
+                told = str(error)
+                say(f"waiting: {told}")
+        stop.wait(PAUSE_S)
+    leave(rest, [program.name for program in mine])
     log.close()
 
 
@@ -130,17 +125,12 @@ def leave(rest: Rest, names: Sequence[str]) -> None:
 def run_one(name: JobName) -> int:
     """Submit one job without keeping it, for `flink run -py`."""
     setting = parse(os.environ, Path.cwd())
-    log = log_end(setting)
-    topics = [setting.topics[topic] for topic in Program(setting, name, 1).topics]
-    if not topics:
+    program = Program(setting, name)
+    if not program.topics:
         say(f"catalogue {setting.catalogue.name} needs no job {name}")
         return 0
-    program = Program(setting, name, log.partitions(topics))
-    with tempfile.TemporaryDirectory(prefix="cordon-jobs-") as scratch:
-        parcel = pack(Path(__file__).resolve().parents[1], Path(scratch) / "code.zip")
-        job_id = submit(program, life(setting).generation(), None, sys.executable, parcel)
+    job_id = submit(program, life(setting).generation(), None)
     say(f"{program.name}: started {job_id} from the beginning of the log")
-    log.close()
     return 0
 
 

@@ -1,9 +1,9 @@
 """Which id sends a position row to which grouping subtask.
 
 Flink routes a row by the hash of its grouping key: MurmurHash3 over the key's binary row, mixed again into a
-key group, and key groups are dealt out evenly. `ids` finds for every partition and subtask an id that lands
-there; the sink checks at run time that it did (`LanesCrossed`). Formats: Flink 2.2's `BinaryRowData`,
-`MurmurHashUtil`, `KeyGroupRangeAssignment`.
+key group, and key groups are dealt out evenly. `lanes` finds for every subtask an id that lands there; the
+sink checks at run time that it did (`LanesCrossed`). Formats: Flink 2.2's `BinaryRowData`, `MurmurHashUtil`,
+`KeyGroupRangeAssignment`.
 """
 
 import struct
@@ -18,39 +18,31 @@ _SEED: Final = 42
 _INLINE_MAX: Final = 7
 
 
-def lanes(codes: tuple[int, ...], partitions: int, parallelism: int) -> Lanes:
-    """Lanes of a job whose topics have at most `partitions` partitions; empty for one subtask.
-
-    One id serves all of `codes` (the job's topics) at a partition.
-    """
+def lanes(codes: tuple[int, ...], parallelism: int) -> Lanes:
+    """Lanes of a job with so many subtasks. One id serves all of `codes` (the job's topics)."""
     if parallelism == 1:
         return Lanes()
-    return Lanes(tuple(_of_partition(codes, p, parallelism) for p in range(partitions)))
-
-
-def _of_partition(codes: tuple[int, ...], partition: int, parallelism: int) -> tuple[str, ...]:
     found: dict[int, str] = {}
     for number in count():
         name = f"{number:x}"
-        at = {subtask(code, name, partition, parallelism) for code in codes}
+        at = {subtask(code, name, parallelism) for code in codes}
         if len(at) == 1:
             found.setdefault(at.pop(), name)
         if len(found) == parallelism:
-            return tuple(found[s] for s in range(parallelism))
+            return Lanes(tuple(found[s] for s in range(parallelism)))
     raise AssertionError("unreachable")
 
 
-def subtask(code: int, name: str, key: int, parallelism: int) -> int:
-    """The grouping subtask of the row `(code INT, id STRING, key BIGINT)`; `name` has at most 7 bytes."""
-    group = _spread(_signed(_murmur(_binary_row(code, name, key)))) % MAX_PARALLELISM
+def subtask(code: int, name: str, parallelism: int) -> int:
+    """The grouping subtask of the row `(code INT, id STRING)`; `name` has at most 7 bytes."""
+    group = _spread(_signed(_murmur(_binary_row(code, name)))) % MAX_PARALLELISM
     return group * parallelism // MAX_PARALLELISM
 
 
-def _binary_row(code: int, name: str, key: int) -> bytes:
+def _binary_row(code: int, name: str) -> bytes:
     text = name.encode()
     assert len(text) <= _INLINE_MAX, "longer strings are not stored inline"
-    inline = text.ljust(_INLINE_MAX, b"\0") + bytes([0x80 | len(text)])
-    return b"\0" * 8 + struct.pack("<i4x", code) + inline + struct.pack("<q", key)
+    return b"\0" * 8 + struct.pack("<i4x", code) + text.ljust(_INLINE_MAX, b"\0") + bytes([0x80 | len(text)])
 
 
 def _murmur(data: bytes) -> int:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from features.library import Keys, generation, parse_watermark
-from stream.block import slot
-from stream.link import Address, Connection, Place, Reply, StoreBusy, slot_owners
+from stream.link import Address, Connection, Place, Reply, StoreBusy, slot, slot_owners
 
 Positions = dict[tuple[str, int], int]
 

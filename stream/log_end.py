@@ -31,10 +31,6 @@ class LogEnd:
         self._jars = list(jars)
         self._made: Any = None
 
-    def partitions(self, topics: Sequence[str]) -> int:
-        """The largest number of partitions among the topics."""
-        return max(len(self._partitions(topic)) for topic in topics)
-
     def ends(self, topics: Sequence[str]) -> Positions:
         """End offset of every partition of the topics, open transactions left out."""
         at = [p for topic in topics for p in self._partitions(topic)]

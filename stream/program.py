@@ -1,71 +1,36 @@
-"""A Flink job as a Table API program: sources, one grouping, the sink as a vectorised function.
+"""A Flink job as SQL: sources, one grouping, the online store as a table.
 
-What made it fast when measured, and is set here: one operator that fans out before one grouping; a pandas
-function on batches of 10,000 rows, handed over every 10 ms at the latest; buffers flushed every 5 ms; objects
-reused; no mini-batches. State never expires: a tile that started again from zero would be wrong.
+What made it fast when measured, and is set here: one operator that fans out before one grouping, one row per
+entity; buffers flushed every 5 ms; objects reused; no mini-batches. Flink expires no state: a tile that
+started again from zero would be wrong. The aggregate function drops what the store drops, no sooner.
 """
 
 import hashlib
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
-import numpy as np
-import pyflink
 from pyflink.common import Configuration
-from pyflink.table import DataTypes, EnvironmentSettings, TableEnvironment
-from pyflink.table.udf import ScalarFunction, udf
+from pyflink.table import EnvironmentSettings, TableEnvironment
 
 from features import sql
-from features.library import library
-from stream import block
+from stream import store_table
 from stream.lane import MAX_PARALLELISM, lanes
 from stream.setting import Setting
-from stream.sink import Sink, Spec
 
 JobName = Literal["features", "labels"]
 JOBS: Final[tuple[JobName, ...]] = ("features", "labels")
 GENERATION: Final = "cordon.generation"
 PROGRAM: Final = "cordon.program"
-# A cluster knows no Python by itself: each job brings Flink's Python operators along.
-RUNTIME: Final = tuple(Path(pyflink.__file__).parent.glob("opt/flink-python-*.jar"))
-
-
-class WriteRows(ScalarFunction):  # type: ignore[misc]
-    """Pandas function that writes its arguments to the store and returns the codes."""
-
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
-
-    def is_deterministic(self) -> bool:
-        """It writes: the planner must neither fold nor repeat it."""
-        return False
-
-    def open(self, function_context: Any) -> None:
-        """Called once per worker."""
-        self._sink = Sink(self._spec, time.time, time.monotonic, time.sleep)
-
-    def eval(self, code: Any, ids: Any, key: Any, *slots: Any) -> Any:
-        """One batch as pandas series; blocks until the store has it."""
-        self._sink.write(code.to_numpy(), ids.to_list(), key.to_numpy(), np.stack(slots, axis=1))
-        return code
-
-    def close(self) -> None:
-        """Release the connections."""
-        self._sink.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One job of an installation. `partitions`: of its topics, at most."""
+    """One job of an installation."""
 
     setting: Setting
     job: JobName
-    partitions: int
 
     @property
     def name(self) -> str:
@@ -86,7 +51,7 @@ class Program:
     def lanes(self) -> sql.Lanes:
         """Where its position rows go."""
         codes = tuple(sql.TOPICS.index(topic) for topic in self.topics)
-        return lanes(codes, self.partitions, self.parallelism)
+        return lanes(codes, self.parallelism)
 
     @property
     def fingerprint(self) -> str:
@@ -105,15 +70,21 @@ class Program:
         life = hashlib.sha256(generation.encode()).hexdigest()[:12]
         return f"{self.setting.checkpoints}/{self.name}-{self.fingerprint}/{life}"
 
-    def statements(self) -> tuple[str, ...]:
-        """The sources, the sink, and last the insertion."""
-        sums, greatest = sql.columns(self.setting.catalogue)
-        names = ", ".join(("`code`", "`id`", "`key`", *sums, *greatest))
+    def statements(self, generation: str) -> tuple[str, ...]:
+        """The function, the sources, the store, and last the insertion."""
         rows = sql.grouping(self.setting.catalogue, self.topics, self.lanes)
         return (
+            "CREATE TEMPORARY FUNCTION assertion AS 'cordon.Assertion' LANGUAGE JAVA",
             *(self._source(topic) for topic in self.topics),
-            "CREATE TEMPORARY TABLE written (`code` INT) WITH ('connector' = 'blackhole')",
-            f"INSERT INTO written SELECT write_rows({names}) FROM (\n{rows}\n)",
+            sql.table(store_table.NAME, store_table.COLUMNS, self._store(generation)),
+            f"INSERT INTO `{store_table.NAME}` {rows}",
+        )
+
+    def _store(self, generation: str) -> Mapping[str, str]:
+        setting = self.setting
+        topics = {topic: setting.topics[topic] for topic in self.topics}
+        return store_table.options(
+            setting.catalogue, setting.tenant, setting.place, generation, topics, self.lanes
         )
 
     def _source(self, topic: sql.Topic) -> str:
@@ -126,25 +97,8 @@ class Program:
         }
         return sql.source(self.setting.catalogue, topic, self.setting.topics[topic], options)
 
-    def spec(self, generation: str) -> Spec:
-        """What the sink is told."""
-        setting = self.setting
-        return Spec(
-            plan=block.plan(setting.catalogue, setting.tenant),
-            tenant=setting.tenant,
-            fingerprint=setting.catalogue.state_fingerprint,
-            generation=generation,
-            topics={sql.TOPICS.index(topic): setting.topics[topic] for topic in self.topics},
-            library=library(setting.catalogue),
-            place=setting.place,
-            lanes=self.lanes,
-        )
-
-    def configuration(
-        self, generation: str, restore: str | None, python: str, parcel: Path
-    ) -> Mapping[str, str]:
-        """Flink's options of one run. `restore`: URI of a checkpoint; `python`: the workers' interpreter;
-        `parcel`: the code that they import."""
+    def configuration(self, generation: str, restore: str | None) -> Mapping[str, str]:
+        """Flink's options of one run. `restore`: URI of a checkpoint."""
         setting = self.setting
         rest = urlsplit(setting.rest)
         options = {
@@ -152,7 +106,7 @@ class Program:
             "rest.address": rest.hostname or "127.0.0.1",
             "rest.port": str(rest.port or 8081),
             "pipeline.name": self.name,
-            "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in (*setting.jars, *RUNTIME)),
+            "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in setting.jars),
             "pipeline.global-job-parameters": f"{GENERATION}:{generation},{PROGRAM}:{self.fingerprint}",
             "parallelism.default": str(self.parallelism),
             "pipeline.max-parallelism": str(MAX_PARALLELISM),
@@ -161,12 +115,6 @@ class Program:
             "table.exec.mini-batch.enabled": "false",
             "table.exec.state.ttl": "0 ms",
             "table.exec.source.idle-timeout": "1 s",
-            "python.executable": python,
-            "python.client.executable": python,
-            "python.files": str(parcel),
-            "python.fn-execution.bundle.size": "10000",
-            "python.fn-execution.bundle.time": "10",
-            "python.fn-execution.arrow.batch.size": "10000",
             "execution.checkpointing.interval": f"{setting.checkpoint_interval_ms} ms",
             # On the heap every checkpoint writes everything: one must not follow at the heels of the other.
             "execution.checkpointing.min-pause": f"{setting.checkpoint_interval_ms} ms",
@@ -191,21 +139,16 @@ class Program:
         return options
 
 
-def submit(program: Program, generation: str, restore: str | None, python: str, parcel: Path) -> str:
+def submit(program: Program, generation: str, restore: str | None) -> str:
     """Start the job on the cluster; its id. Blocks until the cluster has accepted it; raises Py4J errors."""
-    # Without this PyFlink would run the workers inside this process, whose end is not the job's.
-    os.environ.update({"_python_worker_execution_mode": "process"})
     configuration = Configuration()
-    for name, value in program.configuration(generation, restore, python, parcel).items():
+    for name, value in program.configuration(generation, restore).items():
         configuration.set_string(name, value)
     settings = (
         EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build()
     )
     tables = TableEnvironment.create(settings)
-    writer = WriteRows(program.spec(generation))
-    write_rows = udf(writer, result_type=DataTypes.INT(), func_type="pandas", deterministic=False)
-    tables.create_temporary_function("write_rows", write_rows)
-    *before, insertion = program.statements()
+    *before, insertion = program.statements(generation)
     for statement in before:
         tables.execute_sql(statement)
     return str(tables.execute_sql(insertion).get_job_client().get_job_id())

@@ -8,7 +8,7 @@ CORDON_FLINK__REST                    http://HOST:PORT of the cluster
 CORDON_FLINK__CHECKPOINTS             URI that keeper, job manager and task managers all see
 CORDON_FLINK__CHECKPOINT_INTERVAL_MS, __PARALLELISM
 CORDON_FLINK__STATE                   rocksdb (default) or hashmap
-CORDON_FLINK__JARS                    directory of the Kafka connector's jar
+CORDON_FLINK__JARS                    directory of the jars that the jobs take
 """
 
 from collections.abc import Mapping

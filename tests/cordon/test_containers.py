@@ -95,7 +95,19 @@ def test_flink_has_the_configuration_of_the_local_stack(tmp_path: Path):
     ours = {key: value for key, value in flink.configuration().items() if key not in ADDRESSES}
     theirs = {key: value for key, value in shipped.items() if key not in ADDRESSES}
     assert theirs == ours
-    assert shipped["pipeline.jars"].rsplit("/", 1)[1] in flink.configuration()["pipeline.jars"]
+    assert file_names(shipped["pipeline.jars"]) == file_names(flink.configuration()["pipeline.jars"])
+
+
+def file_names(uris: str) -> list[str]:
+    """The last parts of URIs."""
+    return [uri.rsplit("/", 1)[1] for uri in uris.split(";")]
+
+
+def test_our_jar_is_built_for_the_flink_that_is_installed():
+    pom = (ROOT / "stream" / "java" / "pom.xml").read_text()
+    version = re.search(r"<flink.version>([^<]+)", pom)
+    assert version is not None
+    assert f"apache-flink=={version[1]} " in (ROOT / "requirements" / "flink.txt").read_text()
 
 
 def test_the_written_configuration_is_yaml_and_reads_back(stack: Local):

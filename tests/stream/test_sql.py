@@ -1,6 +1,6 @@
 """The generated SQL: sources, the fan-out and its slots."""
 
-import re
+from dataclasses import dataclass
 
 import pytest
 
@@ -47,7 +47,7 @@ def split(text: str) -> list[str]:
     parts, depth, quoted = [""], 0, False
     for character in text:
         quoted ^= character == "'"
-        depth += 0 if quoted else (character == "(") - (character == ")")
+        depth += 0 if quoted else (character in "([") - (character in ")]")
         if character == "," and depth == 0 and not quoted:
             parts.append("")
         else:
@@ -55,16 +55,30 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def rows(catalogue: Catalogue, topic: sql.Topic) -> dict[int, dict[str, str]]:
-    """The elements of the fan-out by code, as expressions by column."""
-    text = sql.grouping(catalogue, (topic,))
-    inside = text[text.index("ARRAY[") + 6 : text.index("]) AS r (")]
-    names = re.findall(r"`(\w+)`", text[text.index("]) AS r (") : text.index("WHERE r.")])
-    found = {}
+@dataclass(frozen=True)
+class Element:
+    """One element of the fan-out, as expressions: `slots` are deltas, heads and marks."""
+
+    code: int
+    who: str
+    time: str
+    slots: list[str]
+
+
+def elements(catalogue: Catalogue, topic: sql.Topic, lanes: sql.Lanes | None = None) -> list[Element]:
+    """The elements of the fan-out in their order."""
+    text = sql.grouping(catalogue, (topic,), lanes)
+    inside = text[text.index("UNNEST(ARRAY[") + 13 : text.index("]) AS r (")]
+    found = []
     for element in split(inside):
-        parts = split(element.removeprefix("ROW(").removesuffix(")"))
-        found[int(parts[0])] = dict(zip(names, parts, strict=True))
+        code, who, time, slots = split(element.removeprefix("ROW(").removesuffix(")"))
+        found.append(Element(int(code), who, time, split(slots.removeprefix("ARRAY[").removesuffix("]"))))
     return found
+
+
+def element(catalogue: Catalogue, topic: sql.Topic, entity: str) -> Element:
+    """The element of an entity."""
+    return next(e for e in elements(catalogue, topic) if e.code == sql.code(catalogue, entity))
 
 
 def test_a_source_reads_only_what_some_slot_needs() -> None:
@@ -76,7 +90,7 @@ def test_a_source_reads_only_what_some_slot_needs() -> None:
     assert "'properties.isolation.level' = 'read_committed'" in text
     assert "'properties.bootstrap.servers' = 'b:1'" in text
     assert "WATERMARK FOR `at` AS `at` - INTERVAL '10' SECOND" in text
-    assert "`alive` AS `type` IN ('decision', 'abandoned') AND `time_ms` IS NOT NULL" in text
+    assert "`alive` AS `type` IN ('decision', 'abandoned') AND `time_ms` BETWEEN 0 AND" in text
     assert "latitude" not in text
 
 
@@ -84,48 +98,41 @@ def test_a_lifecycle_event_has_its_own_amount() -> None:
     text = sql.source(CATALOGUE, "events", "events", {})
     assert "`amount` BIGINT" in text
     assert "`transaction`" not in text
-    day = next(s for s in sql.sections(CATALOGUE) if s.tier == 2)
     returned = CATALOGUE.layouts["buyer"].measures.index(Measure("returned", "sum", "amount"))
-    column = day.slots[CATALOGUE.layouts["buyer"].tiers[2].index(returned)]
     expected = "CAST(CASE WHEN `kind` = 'returned' THEN COALESCE(`amount`, 0) ELSE 0 END AS BIGINT)"
-    assert rows(CATALOGUE, "events")[day.code][column] == expected
+    row = element(CATALOGUE, "events", "buyer")
+    assert row.slots[returned] == expected
+    assert "CASE WHEN `alive` AND (`kind` = 'returned') THEN `entities`.`buyer`" in row.who
 
 
 def test_filters_quote_text_and_compare_booleans() -> None:
-    minute = next(s for s in sql.sections(CATALOGUE) if s.tier == 0)
-    element = rows(CATALOGUE, "decisions")[minute.code]
-    assert "`transaction`.`way` IN ('it''s') AND `transaction`.`gift` IN (TRUE)" in element[minute.slots[0]]
+    slots = element(CATALOGUE, "decisions", "buyer").slots
+    assert any("`transaction`.`way` IN ('it''s') AND `transaction`.`gift` IN (TRUE)" in s for s in slots)
 
 
 def test_a_place_is_packed_with_its_time() -> None:
-    largest = next(s for s in sql.sections(CATALOGUE) if s.heads)
-    kinds = [head.kind for head in CATALOGUE.layouts["buyer"].heads]
-    element = rows(CATALOGUE, "decisions")[largest.code]
-    place = element[largest.heads[kinds.index("place")]]
+    layout = CATALOGUE.layouts["buyer"]
+    kinds = [head.kind for head in layout.heads]
+    heads = element(CATALOGUE, "decisions", "buyer").slots[len(layout.measures) :]
+    place = heads[kinds.index("place")]
     assert "COALESCE(`time_ms`, 0) / 1000 * 2147483648 + `marks`.`place`" in place
-    assert element[largest.heads[kinds.index("time")]] == "CAST(COALESCE(`time_ms`, 0) AS BIGINT)"
+    assert heads[kinds.index("time")] == "CAST(COALESCE(`time_ms`, 0) AS BIGINT)"
 
 
 @pytest.mark.parametrize("catalogue", EVERY, ids=lambda c: c.name)
 def test_slots_stand_in_the_layouts_order(catalogue: Catalogue) -> None:
-    sums, greatest = sql.columns(catalogue)
     for topic in sql.TOPICS:
-        elements = rows(catalogue, topic)
-        for section in sql.sections(catalogue):
-            layout = catalogue.layouts[section.entity]
-            columns = (*section.slots, *section.heads)
-            assert len(set(columns)) == len(columns)
-            assert set(columns) <= {*sums, *greatest}
-            if section.tier is None:
+        for row in elements(catalogue, topic):
+            if row.code < sql.FIRST_ENTITY:
                 continue
-            measures = [layout.measures[slot] for slot in layout.tiers[section.tier]]
-            assert [c[0] for c in section.slots] == ["x" if m.aggregate == "max" else "s" for m in measures]
-            if section.code not in elements:
-                continue
-            element = elements[section.code]
-            assert element["key"].endswith(f"/ {TIERS[section.tier].length_ms} AS BIGINT)")
-            for column, measure in zip(section.slots, measures, strict=True):
-                check_slot(element[column], topic, measure)
+            layout = catalogue.layouts[catalogue.entities[row.code - sql.FIRST_ENTITY]]
+            assert row.time == "COALESCE(`time_ms`, 0)"
+            marks = row.slots[len(layout.measures) + len(layout.heads) :]
+            assert len(marks) == len(layout.maps)
+            for mark, remembered in zip(marks, layout.maps, strict=True):
+                assert (f"`marks`.`{remembered.field}`" in mark) == (topic == "decisions")
+            for expression, measure in zip(row.slots, layout.measures, strict=False):
+                check_slot(expression, topic, measure)
 
 
 def check_slot(expression: str, topic: sql.Topic, measure: Measure) -> None:
@@ -147,26 +154,41 @@ def check_slot(expression: str, topic: sql.Topic, measure: Measure) -> None:
 
 
 @pytest.mark.parametrize("catalogue", EVERY, ids=lambda c: c.name)
-def test_heads_ride_on_one_section_and_positions_leave_last(catalogue: Catalogue) -> None:
-    found = sql.sections(catalogue)
-    assert [s.code for s in found] == list(range(sql.FIRST_SECTION, sql.FIRST_SECTION + len(found)))
-    for entity, layout in catalogue.layouts.items():
-        carriers = [s for s in found if s.entity == entity and s.heads]
-        assert len(carriers) == bool(layout.heads)
-        assert [s.map for s in found if s.entity == entity and s.map is not None] == list(
-            range(len(layout.maps))
-        )
+def test_an_entity_has_one_row_and_positions_leave_last(catalogue: Catalogue) -> None:
     for topic in sql.TOPICS:
-        elements = list(rows(catalogue, topic))
-        assert elements[-1] == sql.TOPICS.index(topic)
-        assert all(code >= sql.FIRST_SECTION for code in elements[:-1])
+        codes = [row.code for row in elements(catalogue, topic)]
+        assert codes[-1] == sql.TOPICS.index(topic)
+        assert all(code >= sql.FIRST_ENTITY for code in codes[:-1])
+        assert len(set(codes)) == len(codes)
 
 
 def test_every_lane_gets_its_own_position_row() -> None:
-    lanes = sql.Lanes((("a", "b"), ("c", "d")))
-    text = sql.grouping(CATALOGUE, ("decisions",), lanes)
-    assert "CASE `event_partition` WHEN 0 THEN 'a' WHEN 1 THEN 'c' END" in text
-    assert "CASE `event_partition` WHEN 0 THEN 'b' WHEN 1 THEN 'd' END" in text
+    last = elements(CATALOGUE, "decisions", sql.Lanes(("a", "b")))[-2:]
+    assert [row.who for row in last] == ["CAST('a' AS STRING)", "CAST('b' AS STRING)"]
+    assert last[0].slots == [
+        "CAST(`event_partition` AS BIGINT)",
+        "CAST(`event_offset` + 1 AS BIGINT)",
+        "CAST(COALESCE(`time_ms`, 0) AS BIGINT)",
+    ]
+
+
+@pytest.mark.parametrize("catalogue", EVERY, ids=lambda c: c.name)
+def test_layouts_are_told_whole(catalogue: Catalogue) -> None:
+    first, *told = sql.layouts(catalogue).split("/")
+    assert first == "1"
+    for (entity, layout), text in zip(catalogue.layouts.items(), told, strict=True):
+        code, measures, heads, maps, *tiers = text.split(":")
+        assert int(code) == sql.code(catalogue, entity)
+        counts = len(layout.measures), len(layout.heads), len(layout.maps)
+        assert (int(measures), int(heads), int(maps)) == counts
+        kept = [tier for tier in TIERS if layout.tiers[tier.index]]
+        for tier, words in zip(kept, tiers, strict=True):
+            index, length_ms, keep_ms, slots = words.split(",")
+            assert (int(index), int(length_ms)) == (tier.index, tier.length_ms)
+            assert int(keep_ms) == layout.keep_ms[tier.index]
+            assert [int(slot.strip("^")) for slot in slots.split("+")] == list(layout.tiers[tier.index])
+            largest = [layout.measures[m].grows_by == "max" for m in layout.tiers[tier.index]]
+            assert [slot.endswith("^") for slot in slots.split("+")] == largest
 
 
 def test_jobs_read_what_the_catalogue_needs() -> None:
@@ -178,6 +200,5 @@ def test_jobs_read_what_the_catalogue_needs() -> None:
 
 def test_an_entity_without_tiles_keeps_its_heads() -> None:
     catalogue = Catalogue("gaps", SHOP, (Gap("buyer"),))
-    assert sql.sections(catalogue) == (sql.Section(8, "buyer", heads=("x0",)),)
-    element = rows(catalogue, "decisions")[8]
-    assert element["key"] == "CAST(0 AS BIGINT)"
+    assert sql.layouts(catalogue) == "1/8:0:1:0"
+    assert element(catalogue, "decisions", "buyer").slots == ["CAST(COALESCE(`time_ms`, 0) AS BIGINT)"]
