@@ -3,11 +3,12 @@
 A process that dies between its journal and its claims leaves records whose claims stay open. Deciding them
 again would count them twice, so whoever takes such a claim over first looks at the newest batches of the
 journals beside its own. Records older than those have their claims answered: a writer sends a batch's
-answers before it appends the next one, and keeps in memory what the store did not confirm.
+answers before it appends the next one, and keeps in memory what the store did not confirm; one that starts
+where another died answers what that one left open, before its own records push the old ones out of sight.
 """
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from api.segment import (
 )
 
 BATCHES = 64
+INHERITED_BATCHES = 1_024
 
 
 class Attempts:
@@ -42,30 +44,36 @@ class Attempts:
         if not wanted or not self._parent.is_dir():
             return found
         for mark in sorted(self._parent.glob("*/mark")):
-            segment, _ = durable_of(mark.read_bytes())
-            # One more than the mark says: its writer may have died before it could say so.
-            for number in (segment - 1, segment, segment + 1):
-                path = mark.parent / name_of(number)
-                if number > 0 and path.exists():
-                    found |= _find(path, wanted)
-        return found
-
-
-def _find(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    """Records of the newest whole batches, those included that were written but not yet called durable."""
-    found: dict[str, dict[str, Any]] = {}
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as data,
-    ):
-        for batch in _batches(data)[-BATCHES:]:
-            for record in _records(path, data, batch):
-                envelope = unpack(record.body)
-                key = _key_of(envelope)
+            for key, envelope in _newest(mark, BATCHES):
                 if key in wanted:
                     found[key] = decode_json(envelope.payload)
-    return found
+        return found
+
+    def inherited(self, worker: str) -> dict[str, bytes]:
+        """Payloads of the last records of a worker's journal, by the claims that they answer."""
+        mark = self._parent / worker / "mark"
+        newest = _newest(mark, INHERITED_BATCHES) if mark.exists() else ()
+        return {key: bytes(envelope.payload) for key, envelope in newest}
+
+
+def _newest(mark: Path, batches: int) -> Iterator[tuple[str, Envelope]]:
+    """Claims and records of the newest whole batches of the journal that has this mark, those included that
+    were written but not yet called durable. Of each of its last segments that many: never too few."""
+    segment, _ = durable_of(mark.read_bytes())
+    # One more than the mark says: its writer may have died before it could say so.
+    for number in (segment - 1, segment, segment + 1):
+        path = mark.parent / name_of(number)
+        if number < 1 or not path.exists():
+            continue
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as data,
+        ):
+            for batch in _batches(data)[-batches:]:
+                for record in _records(path, data, batch):
+                    envelope = unpack(record.body)
+                    yield _key_of(envelope), envelope
 
 
 def _records(path: Path, data: memoryview, batch: Batch) -> list[Record]:

@@ -192,6 +192,7 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Par
         future_skew_ms=config.future_skew_ms,
     )
     engine = Engine(intake, store, journal, judge, gauge, past, attempts, limits, timer, config.tenant)
+    engine.inherit(attempts.inherited(worker))
     return Parts(
         config, catalogue, pseudonyms, store, journal, judge, gauge, past, attempts, engine, artefacts, feed
     )

@@ -115,6 +115,12 @@ class Engine:
         self._posted: list[tuple[str, bytes, bytes]] = []
         # Decided without a claim: what follows them finds them here until the query store has them.
         self._unclaimed: dict[str, dict[str, Any]] = {}
+        self._inherited: dict[str, bytes] = {}
+
+    def inherit(self, recorded: Mapping[str, bytes]) -> None:
+        """Take over what an earlier life of the journal recorded last, payloads by claim: claims that it left
+        open are answered before anything else is claimed."""
+        self._inherited = dict(recorded)
 
     @property
     def newest_ms(self) -> int:
@@ -135,6 +141,7 @@ class Engine:
         if self.journal.backlog + len(inbound) > self.limits.backlog_max:
             return Flight([Unavailable("backlog")] * len(inbound))
         began = self._timer()
+        self._answer_inherited(now_ms)
         self._post(now_ms)
         self._originals = self._look_up(inbound, now_ms)
         answers: list[Answer | None] = [None] * len(inbound)
@@ -172,6 +179,7 @@ class Engine:
     def sweep(self, *, now_ms: int, limit: int = 64) -> int:
         """Record attempts that nobody finished for a minute; how many. Raises `StoreUnavailable`."""
         self._settle()
+        self._answer_inherited(now_ms)
         self._post(now_ms)
         if self.journal.failure is not None:
             return 0
@@ -408,6 +416,20 @@ class Engine:
     def _topic_key(self, record: Mapping[str, Any]) -> str:
         primary = record["entities"].get(self.intake.catalogue.schema.primary)
         return str(primary or record.get("transaction_id") or record["id"])
+
+    def _answer_inherited(self, now_ms: int) -> None:
+        if not self._inherited or not self.store_breaker.allows(now_ms):
+            return
+        try:
+            # All of them, whatever the clock of the host that died there was.
+            claims = self.store.open_claims(now_ms + ABANDONED_AFTER_MS, UNFINISHED_MAX)
+        except StoreUnavailable:
+            self._store_failed(now_ms)
+            return
+        self._unfinished += [
+            (key, claim.owner, self._inherited[key]) for key, claim in claims if key in self._inherited
+        ]
+        self._inherited = {}
 
     def _remember_unclaimed(self, reads: Sequence[Read], records: Sequence[dict[str, Any]]) -> None:
         for read, record in zip(reads, records, strict=True):

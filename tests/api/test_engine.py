@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from api.answer import Accepted, Conflicting, Decided, Pending, Refused, Unavailable, Unknown
+from api.attempts import BATCHES, Attempts
 from api.audit.verify import verify
 from api.decide import Policy
 from api.engine import Limits
@@ -270,6 +271,29 @@ def test_a_claim_whose_reply_was_lost_is_answered_later_and_not_decided_twice(tm
     assert (again.replay, again.record["id"]) == (True, "a")
     assert first.record["claim"] == "unclaimed"
     assert [r["id"] for r in bench.journalled()] == ["a", "b"]
+
+
+def test_what_a_dead_process_left_open_is_answered_by_its_next_life(tmp_path):
+    """It died between journal and claims; more batches follow than a taker-over looks at."""
+
+    class Mute(FlakyStore):
+        def post(self, answers):
+            assert answers
+
+    bench = flaky(tmp_path)
+    bench.engine.store = Mute(bench.store)
+    bench.decide(transaction("a"))
+    bench.journal.close()
+    again = Bench(tmp_path, store=bench.store.inner, serving=model(), rules=shipped_rules())
+    again.engine.inherit(Attempts(tmp_path).inherited("service-0"))
+    again.now_ms = bench.now_ms
+    for number in range(BATCHES + 1):
+        again.decide(transaction(f"b{number}"))
+    again.now_ms += 6_000
+    bench.now_ms = again.now_ms
+    (answer,) = again.decide(transaction("a"))
+    assert (answer.replay, answer.record["claim"]) == (True, "new")
+    assert [r["id"] for r in again.journalled()].count("a") == 1
 
 
 def test_a_broken_model_leaves_rules_and_a_limit(tmp_path):
