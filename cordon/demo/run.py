@@ -30,7 +30,7 @@ from stream.replay.pace import Pace
 from stream.replay.run import Replay
 from stream.world.world import events_path
 
-RATE = 320.0
+RATE = 306.0
 P99_MS_MAX = 50.0
 RATE_MIN = 300.0
 SENT_MIN = 20_000

@@ -36,7 +36,7 @@ USUAL_PORTS = {
 LISTENERS = (*USUAL_PORTS, "service")
 # What a person calls the address of a part.
 # Where processors are few, what follows the log yields to what answers: a decision never waits for a tile.
-FOLLOWERS = {"jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10}
+FOLLOWERS = {"kafka": 5, "jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10}
 LABELS = {"service": "http", "kafka": "kafka", "valkey": "redis", "jobmanager": "flink"}
 NAMES = (
     "valkey",
