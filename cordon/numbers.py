@@ -36,7 +36,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("drill_flink", "cordon drill flink", "slots that are wrong", "wrong"),
     ("drill_redis", "cordon drill redis", "stored slots after a loss of Redis", "tiles"),
     ("drill_redis", "cordon drill redis", "slots that are wrong", "wrong"),
-    ("drill_service", "cordon drill service", "decisions answered through ten kills of the service", "answered"),
+    ("drill_service", "cordon drill service", "decisions answered while the service was killed", "answered"),
     ("drill_service", "cordon drill service", "that journal, topic or query store lack", "missing"),
     ("drill_service", "cordon drill service", "that one of them has twice", "doubled"),
     ("drill_tamper", "cordon drill tamper", "damages to a journal found and named, of seven", "found"),
