@@ -129,3 +129,10 @@ def test_every_file_that_an_image_copies_exists():
         for word in line.split()[1:-1]
     ]
     assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["JOURNAL__DIRECTORY", "AUDIT__ANCHORS", "AUDIT__KEYS"])
+def test_what_is_written_lies_in_a_volume(name: str):
+    """The image's own folders belong to root."""
+    assert re.search(rf"CORDON_{name}=/var/lib/cordon/\w+", DOCKERFILE)
+    assert re.search(rf"CORDON_{name}: /var/lib/cordon/\w+", (ROOT / "docker-compose.yml").read_text())
