@@ -26,6 +26,8 @@ from features.store import OnlineStore, StoreUnavailable
 
 BATCH: Final = 2_000
 WAIT_S: Final = 0.2
+# Nobody waits for the query store, a decision is read from its claim: one commit for so many seconds.
+GATHER_S: Final = 0.1
 RECEIPTS_MAX: Final = 50_000
 LOG = logging.getLogger("cordon.projector")
 
@@ -68,7 +70,10 @@ class Projector:
             LOG.info("ready: projector")
             while not self.stopping:
                 first = consumer.consume(1, WAIT_S)
-                self._project(query, [*first, *consumer.consume(BATCH, 0)] if first else [])
+                messages = [*first, *consumer.consume(BATCH, 0)] if first else []
+                self._project(query, messages)
+                if 0 < len(messages) < BATCH:
+                    self._sleep(GATHER_S)
         finally:
             consumer.close()
             query.close()
