@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- numbers -->", "<!-- /numbers -->"
+SMALL = 1e-3
 
 HTTP = tuple(
     (
@@ -93,4 +94,6 @@ def _machine(result: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, float) and 0 < abs(value) < SMALL:
+        return f"{value:.1e}"
     return f"{value:,}" if isinstance(value, int | float) else str(value)
