@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,17 +12,19 @@ from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from api.access import AccessDenied, Keys, Role, require
+from api.access import AccessDenied, Role, allow, anybody
 from api.batcher import Batcher
 from api.compose import Parts
 from api.engine import QueryStoreUnavailable
 from api.explain import NotExplainable, explanation
+from api.gate import Gate, KeysAwaited
+from api.guard import GuardedRoute, check_declared
 from api.hot import HotRoutes
 from api.lookup import LookupUnavailable, find_decision, live_features
 from api.metrics import Metrics
 from api.model import ModelFailed, ModelRefused, ServingModel
 from api.openapi import complete, problem
-from api.problem import SECURITY_HEADERS, Problem, of_denied
+from api.problem import SECURITY_HEADERS, Problem, keys_awaited, of_denied
 from api.record import encode_json
 from api.replay import As, Replayer
 from api.rules.feed import EVERY_S
@@ -36,6 +38,7 @@ from models.reasons import Audience
 
 SWEEP_EVERY_S = 10.0
 LOG = logging.getLogger("cordon.api")
+READERS: Final[tuple[Role, ...]] = ("analyst", "approver", "data_scientist", "auditor")
 Id = Annotated[str, Path(min_length=1, max_length=128)]
 
 
@@ -47,7 +50,7 @@ class Service:
         self.parts = parts
         self.clock = clock
         self.metrics = Metrics()
-        self.keys = Keys(config.api_keys, config.tenant)
+        self.gate = Gate(config.access, config.tenant, clock)
         self.batcher = Batcher(parts.engine, clock, size_max=config.batch, queue_max=config.queue)
         self.batcher.on_batch = self._note_batch
         self.timer = timer
@@ -63,10 +66,6 @@ class Service:
         lag_ms = self.parts.gauge.read().flink_lag_ms
         if lag_ms is not None:
             self.metrics.set("cordon_flink_lag_seconds", lag_ms / 1_000)
-
-    def allow(self, request: Request, *roles: Role) -> None:
-        """Raises `AccessDenied`."""
-        require(self.keys.caller(request.scope["headers"]), *roles)
 
     def model(self, version: str | None) -> ServingModel | None:
         """The model of that version: the live one, or one beside it. Raises `NotExplainable`."""
@@ -139,7 +138,7 @@ def create_app(service: Service) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        work = (service.batcher.run(), service.sweep(), service.follow_rules())
+        work = (service.batcher.run(), service.sweep(), service.follow_rules(), service.gate.follow())
         tasks = [asyncio.create_task(each) for each in work]
         for task in tasks:
             task.add_done_callback(lambda done: _note_end(service, done))
@@ -155,7 +154,10 @@ def create_app(service: Service) -> ASGIApp:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
     )
+    app.router.route_class = GuardedRoute
+    app.state.gate = service.gate
     _errors(app)
     _decisions(app, service)
     _entities(app, service)
@@ -166,10 +168,11 @@ def create_app(service: Service) -> ASGIApp:
         return complete(generated(), service.parts.catalogue)
 
     app.openapi = openapi  # type: ignore[method-assign]
+    check_declared(app.routes)
     return HotRoutes(
         app,
         service.batcher,
-        service.keys,
+        service.gate,
         service.metrics,
         service.parts.config.body_bytes_max,
         service.timer,
@@ -200,6 +203,10 @@ def _errors(app: FastAPI) -> None:
     async def on_denied(_: Request, error: AccessDenied) -> Response:
         return shown(of_denied(error))
 
+    @app.exception_handler(KeysAwaited)
+    async def on_awaited(_: Request, error: KeysAwaited) -> Response:
+        return shown(keys_awaited())
+
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
@@ -214,8 +221,8 @@ def _errors(app: FastAPI) -> None:
 
 def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     texts = {
-        401: "no API key, or an unknown one",
-        403: "the key's role may not do this",
+        401: "no credential, or an unknown one",
+        403: "the credential's roles may not do this, or it is another tenant's",
         404: "not found",
         409: "it cannot be recomputed here",
         422: "a parameter is invalid",
@@ -235,14 +242,17 @@ def _decisions(app: FastAPI, service: Service) -> None:
             raise Problem(404, "not_found", f"no decision {transaction_id}")
         return found
 
-    @app.get("/v1/decisions", summary="The newest decisions", responses=_responses(401, 403, 404, 422, 503))
+    @app.get(
+        "/v1/decisions",
+        summary="The newest decisions",
+        responses=_responses(401, 403, 404, 422, 503),
+        openapi_extra=allow(*READERS),
+    )
     async def recent(
-        request: Request,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         entity: Annotated[str | None, Query(max_length=64)] = None,
         id: Annotated[str | None, Query(max_length=128)] = None,
     ) -> Response:
-        service.allow(request, "analyst", "approver", "data_scientist", "auditor")
         try:
             store = service.parts.past()
             if entity is not None and id is not None:
@@ -257,18 +267,18 @@ def _decisions(app: FastAPI, service: Service) -> None:
         "/v1/decisions/{id}",
         summary="The whole record of a decision",
         responses=_responses(401, 403, 404, 422, 503),
+        openapi_extra=allow("decide", *READERS),
     )
-    async def decision(request: Request, id: Id) -> Response:
-        service.allow(request, "decide", "analyst", "approver", "data_scientist", "auditor")
+    async def decision(id: Id) -> Response:
         return _json(find(id))
 
     @app.get(
         "/v1/decisions/{id}/explanation",
         summary="Why it was decided so: exact contributions, rules in words, reasons",
         responses=_responses(401, 403, 404, 409, 422, 503),
+        openapi_extra=allow(*READERS),
     )
-    async def explain(request: Request, id: Id, audience: Audience = "analyst") -> Response:
-        service.allow(request, "analyst", "approver", "data_scientist", "auditor")
+    async def explain(id: Id, audience: Audience = "analyst") -> Response:
         record = find(id)
         parts = service.parts
         try:
@@ -284,9 +294,9 @@ def _decisions(app: FastAPI, service: Service) -> None:
         "/v1/decisions/{id}/replay",
         summary="Decide again from the stored vector: with the versions that decided, or with today's",
         responses=_responses(401, 403, 404, 422, 503),
+        openapi_extra=allow(*READERS),
     )
-    async def replay(request: Request, id: Id, mode: Annotated[As, Query(alias="as")] = "stored") -> Response:
-        service.allow(request, "analyst", "approver", "data_scientist", "auditor")
+    async def replay(id: Id, mode: Annotated[As, Query(alias="as")] = "stored") -> Response:
         record = find(id)
         parts = await asyncio.to_thread(service.replayer.open, record, mode)
         return _json(service.replayer.decide(record, mode, parts, service.clock()).to_json())
@@ -297,14 +307,13 @@ def _entities(app: FastAPI, service: Service) -> None:
         "/v1/entities/{type}/{id}",
         summary="An entity's features as they are now",
         responses=_responses(401, 403, 404, 422, 503),
+        openapi_extra=allow("analyst", "approver", "data_scientist"),
     )
     async def entity(
-        request: Request,
         type: Annotated[str, Path(max_length=64)],
         id: Annotated[str, Path(min_length=1, max_length=512, description="pairs: ids joined by a comma")],
         at_ms: Annotated[int | None, Query(ge=1, description="event time; now if absent")] = None,
     ) -> Response:
-        service.allow(request, "analyst", "approver", "data_scientist")
         parts = service.parts
         pseudonym = _pseudonym(service, type, id)
         now_ms = parts.engine.newest_ms if parts.config.event_clock else service.clock()
@@ -342,18 +351,25 @@ def _pseudonym(service: Service, entity: str, id_: str) -> str:
 
 
 def _operations(app: FastAPI, service: Service) -> None:
-    @app.get("/health/live", summary="The process runs")
+    @app.get("/health/live", summary="The process runs", openapi_extra=anybody())
     async def live() -> Response:
         return _json({"status": "ok"})
 
     @app.get(
-        "/health/ready", summary="Whether decisions can be made, part by part", responses=_responses(503)
+        "/health/ready",
+        summary="Whether decisions can be made, part by part",
+        responses=_responses(503),
+        openapi_extra=anybody(),
     )
     async def ready() -> Response:
         able, parts = service.health()
         down = [name for name in ("redis", "query_store") if parts[name] != "ok"]
         status = "unavailable" if not able else "degraded" if down else "ok"
         return _json({"status": status, "parts": parts}, 200 if able else 503)
+
+    @app.get("/openapi.json", include_in_schema=False, openapi_extra=anybody())
+    async def document() -> Response:
+        return _json(app.openapi())
 
     page: dict[int | str, dict[str, Any]] = {
         200: {"description": "the page", "content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -364,6 +380,10 @@ def _operations(app: FastAPI, service: Service) -> None:
         summary="Prometheus metrics of all workers",
         response_class=PlainTextResponse,
         responses=page,
+        openapi_extra=anybody(),
     )
     async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        headers = dict(SECURITY_HEADERS)
+        return Response(
+            service.metrics.text(), headers=headers, media_type="text/plain; version=0.0.4; charset=utf-8"
+        )

@@ -5,10 +5,11 @@ The names are those that `cordon config` prints. Everything beyond the entry mod
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from api.access import AccessConfig
 from api.decide import StalePolicy
 
 RULES = Path(__file__).resolve().parent.parent / "deploy" / "rules"
@@ -72,7 +73,7 @@ class ServiceConfig:
     door_batch: int = 512
     door_worker: int = 0
     dead_letters_max: int = 100
-    api_keys: str = "dev-key=admin"
+    access: AccessConfig = field(default_factory=AccessConfig)
     metrics_port: int = 0
 
     @classmethod
@@ -132,7 +133,7 @@ class ServiceConfig:
             door_batch=read.number("SERVICE__DOOR_BATCH", defaults.door_batch),
             door_worker=read.number("DOOR_WORKER", defaults.door_worker),
             dead_letters_max=read.number("SERVICE__DEAD_LETTERS_MAX", defaults.dead_letters_max),
-            api_keys=read.text("SERVICE__API_KEYS", defaults.api_keys),
+            access=_access(read, defaults.access),
             metrics_port=read.number("METRICS_PORT", defaults.metrics_port),
         )
 
@@ -140,6 +141,20 @@ class ServiceConfig:
 def here() -> ServiceConfig:
     """The configuration of this process. Raises `InvalidConfiguration`."""
     return ServiceConfig.from_environment(os.environ)
+
+
+def _access(read: "_Reader", defaults: AccessConfig) -> AccessConfig:
+    return AccessConfig(
+        keys=read.text("SERVICE__API_KEYS", defaults.keys),
+        keys_file=read.path("ACCESS__KEYS_FILE"),
+        issuer=read.text("ACCESS__ISSUER", defaults.issuer),
+        audience=read.text("ACCESS__AUDIENCE", defaults.audience),
+        jwks=read.text("ACCESS__JWKS", defaults.jwks),
+        jwks_refresh_s=read.number("ACCESS__JWKS_REFRESH_S", defaults.jwks_refresh_s),
+        roles_claim=read.text("ACCESS__ROLES_CLAIM", defaults.roles_claim),
+        tenant_claim=read.text("ACCESS__TENANT_CLAIM", defaults.tenant_claim),
+        leeway_s=read.number("ACCESS__LEEWAY_S", defaults.leeway_s),
+    )
 
 
 def _shipped_rules(catalogue: str) -> Path | None:

@@ -9,11 +9,12 @@ from typing import Any, Final
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import AccessDenied, Keys, require
+from api.access import AccessDenied, Role, require
 from api.answer import Accepted, Answer, Decided
 from api.batcher import Batcher, QueueFull
+from api.gate import Gate, KeysAwaited
 from api.metrics import Metrics, count_answer
-from api.problem import SECURITY_HEADERS, Problem, of_answer, of_denied, overloaded, too_large
+from api.problem import SECURITY_HEADERS, Problem, keys_awaited, of_answer, of_denied, overloaded, too_large
 from api.record import answer_of, decode_json, encode_json
 from api.work import EventKind, Inbound
 from features.event import holds_card_number
@@ -23,6 +24,8 @@ KINDS: Final[dict[str, EventKind]] = {
     "/v1/labels": "label",
     "/v1/events": "event",
 }
+# Who may send events. docs/access.md has the table of all routes.
+WRITERS: Final[frozenset[Role]] = frozenset(("decide", "analyst", "admin"))
 _JSON_HEADERS: Final = [
     (b"content-type", b"application/json"),
     *((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()),
@@ -36,14 +39,14 @@ class HotRoutes:
         self,
         rest: ASGIApp,
         batcher: Batcher,
-        keys: Keys,
+        gate: Gate,
         metrics: Metrics,
         body_bytes_max: int,
         timer: Callable[[], int],
     ) -> None:
-        self._rest = rest
+        self.rest = rest
         self._batcher = batcher
-        self._keys = keys
+        self._gate = gate
         self._metrics = metrics
         self._body_bytes_max = body_bytes_max
         self._timer = timer
@@ -51,12 +54,12 @@ class HotRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in KINDS:
-            await self._rest(scope, receive, send)
+            await self.rest(scope, receive, send)
             return
         started = self._timer()
         kind = KINDS[scope["path"]]
         try:
-            require(self._keys.caller(scope["headers"]), "decide", "analyst")
+            require(self._gate.caller(scope["headers"]), WRITERS)
             if self._batcher.full:
                 raise QueueFull
             payload = _decode(await _read_body(receive, self._body_bytes_max))
@@ -65,6 +68,8 @@ class HotRoutes:
             status, body = _shown(answer)
         except AccessDenied as error:
             await _refuse(send, of_denied(error))
+        except KeysAwaited:
+            await _refuse(send, keys_awaited())
         except QueueFull:
             self._metrics.count("cordon_overload", "queue")
             await _refuse(send, overloaded())

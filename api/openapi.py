@@ -5,13 +5,14 @@ The three event routes are bare ASGI, so their operations are written here; a te
 
 from typing import Any, Final
 
+from api.access import allow
 from features.catalogue import Catalogue
 from features.schema import Field, Schema
 
 EXAMPLE_TIME_MS: Final = 1_760_000_000_000
 _PROBLEMS: Final = {
-    "401": "no API key, or an unknown one",
-    "403": "the key's role may not do this",
+    "401": "no credential, or an unknown one",
+    "403": "the credential's roles may not do this, or it is another tenant's",
     "409": "the id was used before with other content",
     "413": "the body is larger than allowed",
     "422": "the event is invalid; `field` names what is wrong",
@@ -147,6 +148,7 @@ def _operation(
     return {
         "summary": summary,
         "description": description,
+        **allow("decide", "analyst"),
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(body)}}},
         "responses": dict(sorted(responses.items())),
     }

@@ -114,3 +114,8 @@ def too_large() -> Problem:
 def overloaded() -> Problem:
     """503: turned away before latency explodes."""
     return Problem(503, "overloaded", "too many decisions are waiting", retry_after_s=1)
+
+
+def keys_awaited() -> Problem:
+    """503: an outage of the tokens' issuer is no refusal."""
+    return Problem(503, "unavailable_keys", "the issuer's keys have not been read yet", retry_after_s=1)

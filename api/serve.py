@@ -69,15 +69,18 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
     # Imported here: Prometheus reads its environment when it is imported.
     import uvicorn
 
+    from api.api_keys import KeysUnusable
     from api.app import Service, create_app
     from api.compose import compose, settle_garbage
     from api.journal import JournalBusy, JournalUnavailable
+    from api.key_set import KeySetUnusable
     from api.model import ModelRefused
     from api.rules.load import RuleSetError
     from features import SchemaError
 
     try:
         parts = compose(config, f"service-{number}", time.perf_counter_ns)
+        service = Service(parts, now_ms, time.perf_counter_ns)
     except (
         InvalidConfiguration,
         JournalBusy,
@@ -85,10 +88,11 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
         RuleSetError,
         ModelRefused,
         SchemaError,
+        KeysUnusable,
+        KeySetUnusable,
     ) as error:
         LOG.error("%s", error)
         return 2
-    service = Service(parts, now_ms, time.perf_counter_ns)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(service),

@@ -30,6 +30,7 @@ COMMANDS = {
     "bench": "Measure, with the answers checked.",
     "rules": "Check, publish and backtest rules; what they cost.",
     "audit": "Verify journals offline with public keys alone, prove a record, export, rotate keys.",
+    "access": "Make API keys.",
     "reference": "Print the reference of features, rules and settings.",
     "config": "Show the settings, with secrets hidden.",
 }

@@ -144,11 +144,29 @@ class Service(Group):
     body_bytes_max: int = Field(default=65_536, ge=1024, description="a larger body gets 413")
     door_batch: int = Field(default=512, ge=1, le=10_000, description="messages the Kafka door takes at once")
     api_keys: SecretStr = Field(
-        default=SecretStr("dev-key=admin"), description="KEY=ROLE[,KEY=ROLE...] of the HTTP door"
+        default=SecretStr("dev-key=admin"),
+        description="KEY=ROLE[,KEY=ROLE...] of the HTTP door, for local use; see [access]",
     )
     dead_letters_max: int = Field(
         default=100, ge=1, description="consecutive invalid messages before the Kafka door stops"
     )
+
+
+class Access(Group):
+    """Who may call the HTTP door. See docs/access.md."""
+
+    keys_file: Path | None = Field(
+        default=None, description="API keys as hashes, TOML; read again when it changes"
+    )
+    issuer: str = Field(default="", description="`iss` of the tokens (JWT) that are accepted; empty: none")
+    audience: str = Field(default="", description="`aud` of the tokens")
+    jwks: str = Field(
+        default="", description="the issuer's public keys: https://HOST/PATH or the path of a file"
+    )
+    jwks_refresh_s: int = Field(default=300, ge=10, le=86_400, description="between two readings of `jwks`")
+    roles_claim: str = Field(default="roles", description="claim with the roles; dots lead into objects")
+    tenant_claim: str = Field(default="tenant", description="claim with the tenant; dots lead into objects")
+    leeway_s: int = Field(default=30, ge=0, le=300, description="clocks may differ by this much")
 
 
 class Decide(Group):
@@ -230,6 +248,7 @@ class Settings(BaseSettings):
     )
     catalogue: Catalogue = Catalogue()
     service: Service = Service()
+    access: Access = Access()
     decide: Decide = Decide()
     flink: Flink = Flink()
 
