@@ -23,7 +23,7 @@ from api.hot import HotRoutes
 from api.lookup import LookupUnavailable, find_decision, live_features
 from api.metrics import Metrics
 from api.model import ModelFailed, ModelRefused, ServingModel
-from api.openapi import complete, problem
+from api.openapi import answer, complete, problem
 from api.problem import SECURITY_HEADERS, Problem, keys_awaited, of_denied
 from api.record import encode_json
 from api.replay import As, Replayer
@@ -192,8 +192,8 @@ def _json(content: Mapping[str, Any], status: int = 200) -> Response:
 
 
 def _errors(app: FastAPI) -> None:
-    def shown(found: Problem) -> Response:
-        return Response(found.body(), found.status, headers=found.headers())
+    def shown(found: Problem, more: Mapping[str, str] | None = None) -> Response:
+        return Response(found.body(), found.status, headers={**found.headers(), **(more or {})})
 
     @app.exception_handler(Problem)
     async def on_problem(_: Request, error: Problem) -> Response:
@@ -216,10 +216,11 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http(_: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
-        return shown(Problem(error.status_code, code, mask_card_numbers(str(error.detail))))
+        return shown(Problem(error.status_code, code, mask_card_numbers(str(error.detail))), error.headers)
 
 
-def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _responses(name: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answer's schema and the problems beside it."""
     texts = {
         401: "no credential, or an unknown one",
         403: "the credential's roles may not do this, or it is another tenant's",
@@ -228,7 +229,8 @@ def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         422: "a parameter is invalid",
         503: "a store does not answer; try again",
     }
-    return {status: problem(texts[status]) for status in statuses}
+    problems: dict[int | str, dict[str, Any]] = {status: problem(texts[status]) for status in statuses}
+    return {200: answer(name), **problems}
 
 
 def _decisions(app: FastAPI, service: Service) -> None:
@@ -245,7 +247,7 @@ def _decisions(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/decisions",
         summary="The newest decisions",
-        responses=_responses(401, 403, 404, 422, 503),
+        responses=_responses("Records", 401, 403, 404, 422, 503),
         openapi_extra=allow(*READERS),
     )
     async def recent(
@@ -266,7 +268,7 @@ def _decisions(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/decisions/{id}",
         summary="The whole record of a decision",
-        responses=_responses(401, 403, 404, 422, 503),
+        responses=_responses("Record", 401, 403, 404, 422, 503),
         openapi_extra=allow("decide", *READERS),
     )
     async def decision(id: Id) -> Response:
@@ -275,7 +277,7 @@ def _decisions(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/decisions/{id}/explanation",
         summary="Why it was decided so: exact contributions, rules in words, reasons",
-        responses=_responses(401, 403, 404, 409, 422, 503),
+        responses=_responses("Explanation", 401, 403, 404, 409, 422, 503),
         openapi_extra=allow(*READERS),
     )
     async def explain(id: Id, audience: Audience = "analyst") -> Response:
@@ -293,7 +295,7 @@ def _decisions(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/decisions/{id}/replay",
         summary="Decide again from the stored vector: with the versions that decided, or with today's",
-        responses=_responses(401, 403, 404, 422, 503),
+        responses=_responses("Replayed", 401, 403, 404, 422, 503),
         openapi_extra=allow(*READERS),
     )
     async def replay(id: Id, mode: Annotated[As, Query(alias="as")] = "stored") -> Response:
@@ -306,7 +308,7 @@ def _entities(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/entities/{type}/{id}",
         summary="An entity's features as they are now",
-        responses=_responses(401, 403, 404, 422, 503),
+        responses=_responses("Entity", 401, 403, 404, 422, 503),
         openapi_extra=allow("analyst", "approver", "data_scientist"),
     )
     async def entity(
@@ -351,14 +353,19 @@ def _pseudonym(service: Service, entity: str, id_: str) -> str:
 
 
 def _operations(app: FastAPI, service: Service) -> None:
-    @app.get("/health/live", summary="The process runs", openapi_extra=anybody())
+    @app.get(
+        "/health/live",
+        summary="The process runs",
+        responses=_responses("Alive"),
+        openapi_extra=anybody(),
+    )
     async def live() -> Response:
         return _json({"status": "ok"})
 
     @app.get(
         "/health/ready",
         summary="Whether decisions can be made, part by part",
-        responses=_responses(503),
+        responses={200: answer("Ready"), 503: answer("Ready", "no decision can be made")},
         openapi_extra=anybody(),
     )
     async def ready() -> Response:

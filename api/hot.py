@@ -14,7 +14,16 @@ from api.answer import Accepted, Answer, Decided
 from api.batcher import Batcher, QueueFull
 from api.gate import Gate, KeysAwaited
 from api.metrics import Metrics, count_answer
-from api.problem import SECURITY_HEADERS, Problem, keys_awaited, of_answer, of_denied, overloaded, too_large
+from api.problem import (
+    SECURITY_HEADERS,
+    Problem,
+    keys_awaited,
+    not_allowed,
+    of_answer,
+    of_denied,
+    overloaded,
+    too_large,
+)
 from api.record import answer_of, decode_json, encode_json
 from api.work import EventKind, Inbound
 from features.event import holds_card_number
@@ -24,6 +33,8 @@ KINDS: Final[dict[str, EventKind]] = {
     "/v1/labels": "label",
     "/v1/events": "event",
 }
+# Methods of these paths that are not hot.
+ALSO: Final[dict[str, tuple[str, ...]]] = {"/v1/decisions": ("GET",)}
 # Who may send events. docs/access.md has the table of all routes.
 WRITERS: Final[frozenset[Role]] = frozenset(("decide", "analyst", "admin"))
 _JSON_HEADERS: Final = [
@@ -53,8 +64,14 @@ class HotRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in KINDS:
+        if scope["type"] != "http" or scope["path"] not in KINDS:
             await self.rest(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            if scope["method"] in ALSO.get(scope["path"], ()):
+                await self.rest(scope, receive, send)
+            else:
+                await _refuse(send, not_allowed(), allow=("POST", *ALSO.get(scope["path"], ())))
             return
         started = self._timer()
         kind = KINDS[scope["path"]]
@@ -126,9 +143,11 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
     return body
 
 
-async def _refuse(send: Send, problem: Problem) -> None:
+async def _refuse(send: Send, problem: Problem, allow: tuple[str, ...] = ()) -> None:
     body = problem.body()
     headers = [(name.encode(), value.encode()) for name, value in problem.headers().items()]
     headers.append((b"content-length", str(len(body)).encode()))
+    if allow:
+        headers.append((b"allow", ", ".join(allow).encode()))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -6,6 +6,7 @@ The three event routes are bare ASGI, so their operations are written here; a te
 from typing import Any, Final
 
 from api.access import allow
+from api.openapi_answers import ANSWERS
 from features.catalogue import Catalogue
 from features.schema import Field, Schema
 
@@ -41,6 +42,7 @@ def components(catalogue: Catalogue) -> dict[str, Any]:
             ["event_id", "transaction_id", "time", "kind"],
             event_example(schema),
         ),
+        **ANSWERS,
         "Answer": ANSWER,
         "Accepted": {
             "type": "object",
@@ -157,6 +159,11 @@ def _operation(
 def problem(text: str) -> dict[str, Any]:
     """A problem response."""
     return {"description": text, "content": {"application/problem+json": {"schema": _ref("Problem")}}}
+
+
+def answer(name: str, text: str = "found") -> dict[str, Any]:
+    """A JSON response."""
+    return {"description": text, "content": {"application/json": {"schema": _ref(name)}}}
 
 
 def _ref(name: str) -> dict[str, str]:

@@ -119,3 +119,8 @@ def overloaded() -> Problem:
 def keys_awaited() -> Problem:
     """503: an outage of the tokens' issuer is no refusal."""
     return Problem(503, "unavailable_keys", "the issuer's keys have not been read yet", retry_after_s=1)
+
+
+def not_allowed() -> Problem:
+    """405; the `Allow` header says what is."""
+    return Problem(405, "method_not_allowed", "the route has no such method")

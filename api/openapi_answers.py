@@ -1,0 +1,150 @@
+"""Schemas of what is answered. A test sends requests without end and holds every answer against them.
+
+Objects are open: a new field is no break. What stands in `required` is always there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+
+def ref(name: str) -> Schema:
+    """A schema of the document's components."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def structure(properties: Mapping[str, Schema], optional: Sequence[str] = ()) -> Schema:
+    """An object; every property is required but the optional ones."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": dict(properties), "required": required}
+
+
+def array(items: Schema) -> Schema:
+    """A list."""
+    return {"type": "array", "items": items}
+
+
+def mapping(values: Schema) -> Schema:
+    """An object with any keys."""
+    return {"type": "object", "additionalProperties": values}
+
+
+def one_of(*values: str) -> Schema:
+    """One of these words."""
+    return {"type": "string", "enum": list(values)}
+
+
+TEXT: Final[Schema] = {"type": "string"}
+WHOLE: Final[Schema] = {"type": "integer"}
+FLAG: Final[Schema] = {"type": "boolean"}
+NUMBER: Final[Schema] = {"type": "number"}
+TEXT_OR_NULL: Final[Schema] = {"type": ["string", "null"]}
+NUMBER_OR_NULL: Final[Schema] = {"type": ["number", "null"]}
+WHOLE_OR_NULL: Final[Schema] = {"type": ["integer", "null"]}
+OUTCOME: Final = one_of("approve", "challenge", "review", "decline")
+_JUDGED: Final[Mapping[str, Schema]] = {
+    "outcome": OUTCOME,
+    "score": WHOLE_OR_NULL,
+    "probability": NUMBER_OR_NULL,
+    "expected_loss": NUMBER_OR_NULL,
+    "winner": ref("Voice"),
+    "others": array(ref("Voice")),
+    "reasons": array(ref("Reason")),
+    "rules": array(ref("RuleResult")),
+    "degraded": array(TEXT),
+}
+_TRACED: Final[Mapping[str, Schema]] = {"freshness": ref("Freshness"), "versions": mapping(TEXT_OR_NULL)}
+_REMADE: Final[Mapping[str, Schema]] = {**_JUDGED, "margin": NUMBER_OR_NULL, "scored_by": TEXT_OR_NULL}
+
+ANSWERS: Final[Mapping[str, Schema]] = {
+    "Reason": structure(
+        {"code": TEXT, "text": TEXT, "weight": NUMBER_OR_NULL, "features": array(TEXT)},
+        ("features", "weight"),
+    ),
+    "Voice": structure({"by": TEXT, "id": TEXT, "outcome": OUTCOME}),
+    "RuleResult": structure(
+        {
+            "id": TEXT,
+            "result": one_of("hit", "no_hit", "not_evaluated"),
+            "mode": TEXT,
+            "action": TEXT,
+            "missing": array(TEXT),
+            "held": TEXT,
+            "text": TEXT_OR_NULL,
+            "reason": TEXT_OR_NULL,
+        },
+        ("missing", "held", "text", "reason"),
+    ),
+    "Freshness": structure(
+        {
+            "flink_lag_ms": WHOLE_OR_NULL,
+            "generation": TEXT_OR_NULL,
+            "state": one_of("fresh", "stale", "rebuilding"),
+        }
+    ),
+    "Record": structure(
+        {
+            "type": one_of("decision", "abandoned"),
+            "v": WHOLE,
+            "tenant": TEXT,
+            "id": TEXT,
+            "decided_ms": WHOLE,
+            "time_ms": WHOLE,
+            "door": TEXT,
+            "transaction": {"type": "object"},
+            "entities": mapping(TEXT),
+            **_REMADE,
+            "features": array(NUMBER_OR_NULL),
+            **_TRACED,
+            "claim": TEXT,
+            "stages_us": mapping(WHOLE),
+        }
+    ),
+    "Records": structure({"decisions": array(ref("Record"))}),
+    "Explanation": {
+        "description": "what a customer is told has `summary`, and no numbers, rules or versions",
+        "anyOf": [ref("InternalExplanation"), ref("CustomerExplanation")],
+    },
+    "InternalExplanation": structure(
+        {"transaction_id": TEXT, **_JUDGED, **_TRACED, "model": ref("ModelExplanation")}, ("model",)
+    ),
+    "CustomerExplanation": structure(
+        {"transaction_id": TEXT, "outcome": OUTCOME, "summary": TEXT, "reasons": array(ref("Reason"))}
+    ),
+    "ModelExplanation": structure(
+        {
+            "version": TEXT,
+            "space": TEXT,
+            "base_value": NUMBER,
+            "margin": NUMBER,
+            "additivity_error": NUMBER,
+            "contributions": array(ref("Contribution")),
+        }
+    ),
+    "Contribution": structure(
+        {"feature": TEXT, "value": NUMBER_OR_NULL, "unit": TEXT_OR_NULL, "contribution": NUMBER}
+    ),
+    "Replayed": structure(
+        {
+            "transaction_id": TEXT,
+            "as": one_of("stored", "current"),
+            "same": FLAG,
+            "recorded": structure({**_REMADE, "versions": mapping(TEXT_OR_NULL)}),
+            "replayed": {"oneOf": [structure(_REMADE), {"type": "null"}]},
+            "differences": array(structure({"part": TEXT, "name": TEXT, "detail": TEXT})),
+        }
+    ),
+    "Entity": structure(
+        {
+            "entity": TEXT,
+            "pseudonym": TEXT,
+            "at_ms": WHOLE,
+            "features": mapping(NUMBER_OR_NULL),
+            "freshness": ref("Freshness"),
+        }
+    ),
+    "Alive": structure({"status": one_of("ok")}),
+    "Ready": structure({"status": one_of("ok", "degraded", "unavailable"), "parts": mapping(TEXT)}),
+}
+"""Components, by name."""
