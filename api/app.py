@@ -23,14 +23,15 @@ from api.hot import HotRoutes
 from api.lookup import LookupUnavailable, find_decision, live_features
 from api.metrics import Metrics
 from api.model import ModelFailed, ModelRefused, ServingModel
-from api.openapi import answer, complete, problem
+from api.openapi import answer, complete
 from api.problem import SECURITY_HEADERS, Problem, keys_awaited, of_denied
-from api.record import encode_json
 from api.replay import As, Replayer
+from api.reply import reply, responses
 from api.rules.feed import EVERY_S
 from api.rules.load import RuleSetError
 from api.rules.rule import RuleSet
 from api.rules.shelf import SetChanged, SetMissing
+from api.search_routes import pseudonym_of, search_routes
 from features.evaluate import Evaluator
 from features.event import mask_card_numbers
 from features.store import StoreUnavailable
@@ -159,6 +160,7 @@ def create_app(service: Service) -> ASGIApp:
     app.router.route_class = GuardedRoute
     app.state.gate = service.gate
     _errors(app)
+    app.include_router(search_routes(service))
     _decisions(app, service)
     _entities(app, service)
     _operations(app, service)
@@ -184,11 +186,6 @@ def _note_end(service: Service, task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
         service.fatal = task.exception()
         service.on_fatal()
-
-
-def _json(content: Mapping[str, Any], status: int = 200) -> Response:
-    headers = dict(SECURITY_HEADERS)
-    return Response(encode_json(content), status, headers=headers, media_type="application/json")
 
 
 def _errors(app: FastAPI) -> None:
@@ -219,20 +216,6 @@ def _errors(app: FastAPI) -> None:
         return shown(Problem(error.status_code, code, mask_card_numbers(str(error.detail))), error.headers)
 
 
-def _responses(name: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The answer's schema and the problems beside it."""
-    texts = {
-        401: "no credential, or an unknown one",
-        403: "the credential's roles may not do this, or it is another tenant's",
-        404: "not found",
-        409: "it cannot be recomputed here",
-        422: "a parameter is invalid",
-        503: "a store does not answer; try again",
-    }
-    problems: dict[int | str, dict[str, Any]] = {status: problem(texts[status]) for status in statuses}
-    return {200: answer(name), **problems}
-
-
 def _decisions(app: FastAPI, service: Service) -> None:
     def find(transaction_id: str) -> Mapping[str, Any]:
         parts = service.parts
@@ -245,39 +228,18 @@ def _decisions(app: FastAPI, service: Service) -> None:
         return found
 
     @app.get(
-        "/v1/decisions",
-        summary="The newest decisions",
-        responses=_responses("Records", 401, 403, 404, 422, 503),
-        openapi_extra=allow(*READERS),
-    )
-    async def recent(
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        entity: Annotated[str | None, Query(max_length=64)] = None,
-        id: Annotated[str | None, Query(max_length=128)] = None,
-    ) -> Response:
-        try:
-            store = service.parts.past()
-            if entity is not None and id is not None:
-                found = store.of_entity(entity, _pseudonym(service, entity, id), limit)
-            else:
-                found = store.recent(limit)
-        except QueryStoreUnavailable:
-            raise Problem(503, "unavailable_query_store", "it does not answer", retry_after_s=1) from None
-        return _json({"decisions": found})
-
-    @app.get(
         "/v1/decisions/{id}",
         summary="The whole record of a decision",
-        responses=_responses("Record", 401, 403, 404, 422, 503),
+        responses=responses("Record", 401, 403, 404, 422, 503),
         openapi_extra=allow("decide", *READERS),
     )
     async def decision(id: Id) -> Response:
-        return _json(find(id))
+        return reply(find(id))
 
     @app.get(
         "/v1/decisions/{id}/explanation",
         summary="Why it was decided so: exact contributions, rules in words, reasons",
-        responses=_responses("Explanation", 401, 403, 404, 409, 422, 503),
+        responses=responses("Explanation", 401, 403, 404, 409, 422, 503),
         openapi_extra=allow(*READERS),
     )
     async def explain(id: Id, audience: Audience = "analyst") -> Response:
@@ -286,7 +248,7 @@ def _decisions(app: FastAPI, service: Service) -> None:
         try:
             model = service.model(record["versions"]["model"]) if record["scored_by"] == "model" else None
             rules = service.rules(record["versions"]["rules"])
-            return _json(explanation(record, model, rules, parts.catalogue, audience))
+            return reply(explanation(record, model, rules, parts.catalogue, audience))
         except NotExplainable as error:
             raise Problem(409, "not_explainable", str(error)) from None
         except ModelFailed as error:
@@ -295,20 +257,20 @@ def _decisions(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/decisions/{id}/replay",
         summary="Decide again from the stored vector: with the versions that decided, or with today's",
-        responses=_responses("Replayed", 401, 403, 404, 422, 503),
+        responses=responses("Replayed", 401, 403, 404, 422, 503),
         openapi_extra=allow(*READERS),
     )
     async def replay(id: Id, mode: Annotated[As, Query(alias="as")] = "stored") -> Response:
         record = find(id)
         parts = await asyncio.to_thread(service.replayer.open, record, mode)
-        return _json(service.replayer.decide(record, mode, parts, service.clock()).to_json())
+        return reply(service.replayer.decide(record, mode, parts, service.clock()).to_json())
 
 
 def _entities(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/entities/{type}/{id}",
         summary="An entity's features as they are now",
-        responses=_responses("Entity", 401, 403, 404, 422, 503),
+        responses=responses("Entity", 401, 403, 404, 422, 503),
         openapi_extra=allow("analyst", "approver", "data_scientist"),
     )
     async def entity(
@@ -317,7 +279,7 @@ def _entities(app: FastAPI, service: Service) -> None:
         at_ms: Annotated[int | None, Query(ge=1, description="event time; now if absent")] = None,
     ) -> Response:
         parts = service.parts
-        pseudonym = _pseudonym(service, type, id)
+        pseudonym = pseudonym_of(service, type, id)
         now_ms = parts.engine.newest_ms if parts.config.event_clock else service.clock()
         at = at_ms or now_ms or service.clock()
         if type not in parts.catalogue.layouts:
@@ -333,34 +295,20 @@ def _entities(app: FastAPI, service: Service) -> None:
         freshness = {
             "state": fresh.state, "generation": fresh.generation, "flink_lag_ms": fresh.flink_lag_ms,
         }  # fmt: skip
-        return _json(
+        return reply(
             {"entity": type, "pseudonym": pseudonym, "at_ms": at, "features": found, "freshness": freshness}
         )
-
-
-def _pseudonym(service: Service, entity: str, id_: str) -> str:
-    """Pseudonym of a raw id. Raises `Problem` 404 for an entity that the schema has not."""
-    spec = next((e for e in service.parts.catalogue.schema.entities if e.name == entity), None)
-    if spec is None:
-        known = ", ".join(e.name for e in service.parts.catalogue.schema.entities)
-        raise Problem(404, "not_found", f"no entity {entity}; there are {known}")
-    parts = tuple(id_.split(",")) if len(spec.fields) > 1 else (id_,)
-    if len(parts) != len(spec.fields):
-        raise Problem(
-            422, "invalid_parameter", f"{entity} has {len(spec.fields)} ids, joined by commas", "id"
-        )
-    return service.parts.pseudonyms.entity(entity, parts)
 
 
 def _operations(app: FastAPI, service: Service) -> None:
     @app.get(
         "/health/live",
         summary="The process runs",
-        responses=_responses("Alive"),
+        responses=responses("Alive"),
         openapi_extra=anybody(),
     )
     async def live() -> Response:
-        return _json({"status": "ok"})
+        return reply({"status": "ok"})
 
     @app.get(
         "/health/ready",
@@ -372,11 +320,11 @@ def _operations(app: FastAPI, service: Service) -> None:
         able, parts = service.health()
         down = [name for name in ("redis", "query_store") if parts[name] != "ok"]
         status = "unavailable" if not able else "degraded" if down else "ok"
-        return _json({"status": status, "parts": parts}, 200 if able else 503)
+        return reply({"status": status, "parts": parts}, 200 if able else 503)
 
     @app.get("/openapi.json", include_in_schema=False, openapi_extra=anybody())
     async def document() -> Response:
-        return _json(app.openapi())
+        return reply(app.openapi())
 
     page: dict[int | str, dict[str, Any]] = {
         200: {"description": "the page", "content": {"text/plain": {"schema": {"type": "string"}}}}

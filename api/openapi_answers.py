@@ -101,7 +101,7 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             "stages_us": mapping(WHOLE),
         }
     ),
-    "Records": structure({"decisions": array(ref("Record"))}),
+    "Records": structure({"decisions": array(ref("Record")), "next": TEXT_OR_NULL}),
     "Explanation": {
         "description": "what a customer is told has `summary`, and no numbers, rules or versions",
         "anyOf": [ref("InternalExplanation"), ref("CustomerExplanation")],

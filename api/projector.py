@@ -155,7 +155,7 @@ def main() -> int:
         return 2
     metrics = Metrics()
     metrics.serve(config.host, config.metrics_port)
-    projector = Projector(config, store, lambda: open_store(config.query_store), metrics)
+    projector = Projector(config, store, lambda: open_store(config.query_store, migrating=True), metrics)
 
     def stop(*_: object) -> None:
         projector.stopping = True

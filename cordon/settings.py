@@ -244,7 +244,8 @@ class Settings(BaseSettings):
         description="number of this Kafka door among several; each has its own journal",
     )
     store_url: str = Field(
-        default="sqlite:///.cordon/store.sqlite", description="query store, an SQLAlchemy address"
+        default="sqlite:///.cordon/store.sqlite",
+        description="query store: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE",
     )
     catalogue: Catalogue = Catalogue()
     service: Service = Service()

@@ -4,12 +4,16 @@ valkey         a Valkey node, empty at the start of every test
 redis_cluster  three primaries that own all slots, empty at the start of every test
 kafka          a broker; `kafka.topic("name")` and `kafka.settings()` give topics that no other test has
 flink          a session cluster of Flink with the Kafka connector
+postgres       a PostgreSQL server; `postgres.database()` gives the address of an empty database
 make_stack     starts any parts and stops them after the test: for tests that kill, pause and restart
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -22,6 +26,7 @@ from cordon.stack.port import HOST, Ports
 from cordon.stack.supervisor import Stack
 from cordon.stack.valkey import Valkey
 from tests.parts import FLINK_PYTHON, ROOT, RunningCluster, RunningFlink, RunningKafka
+from tests.postgres import Postgres, RunningPostgres
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +107,20 @@ def flink(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Iterator[Ru
             flink=cluster,
             stack=stack,
         )
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Iterator[RunningPostgres]:
+    """A server: `.database()`."""
+    # Not below pytest's directories: the account that runs the server may not enter them.
+    directory = Path(tempfile.mkdtemp(prefix="cordon-postgres-"))
+    server = Postgres(directory, ports.take())
+    try:
+        server.initialise()
+        with Stack([server.part()], tmp_path_factory.mktemp("postgres")):
+            yield RunningPostgres(server)
+    finally:
+        shutil.rmtree(directory)
 
 
 def empty(node: Valkey) -> None:

@@ -40,9 +40,10 @@ def test_metrics_are_a_closed_documented_set():
 
 
 def test_every_route_is_documented():
-    routes = set(re.findall(r'app\.get\(\s*"([^"]+)"', SOURCES)) | {
+    routes = set(re.findall(r'(?:app|router)\.(?:get|post)\(\s*"([^"]+)"', SOURCES)) | {
         "/v1/decisions",
         "/v1/labels",
         "/v1/events",
     }
-    assert all(route in PAGE for route in routes)
+    routes.discard("/v1/things")  # the example in guard.py
+    assert [route for route in sorted(routes) if route not in PAGE] == []

@@ -1,0 +1,1 @@
+"""The query store on SQLite and PostgreSQL: tables, migrations, projection, search."""

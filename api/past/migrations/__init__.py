@@ -1,0 +1,1 @@
+"""How the schema of the query store came to be; `api.past.migrate` runs it."""

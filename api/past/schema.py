@@ -1,0 +1,86 @@
+"""The tables of the query store as this code uses them; `migrations` made them so.
+
+    decision   one row per decided transaction; `fraud`: its newest label, NULL without any
+    term       what a decision can be found by: its entities, the rules that hit, its reasons
+    label, lifecycle, doubled, position
+
+Text is compared byte by byte on both databases: cursors rely on one order.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy.dialects.postgresql import TEXT
+from sqlalchemy.types import TypeEngine
+
+VERSION: Final = "0002"
+VERSION_TABLE: Final = "alembic_version"
+METADATA: Final = MetaData()
+Word: Final[TypeEngine[str]] = Text().with_variant(TEXT(collation="C"), "postgresql")
+
+
+def _table(name: str, *columns: Column[Any]) -> Table:
+    return Table(name, METADATA, *columns, sqlite_with_rowid=False)
+
+
+def _key(name: str, kind: TypeEngine[Any]) -> Column[Any]:
+    return Column(name, kind, primary_key=True, autoincrement=False)
+
+
+def _value(name: str, kind: TypeEngine[Any], *, nullable: bool = False) -> Column[Any]:
+    return Column(name, kind, nullable=nullable)
+
+
+DECISION: Final = _table(
+    "decision",
+    _key("id", Word),
+    _value("time_ms", BigInteger()),
+    _value("decided_ms", BigInteger()),
+    _value("outcome", Word),
+    _value("score", Integer(), nullable=True),
+    _value("record", LargeBinary()),
+    _value("fraud", SmallInteger(), nullable=True),
+)
+# Everything that a search may filter by stands in the index: what does not match is never fetched.
+Index(
+    "decision_newest",
+    DECISION.c.decided_ms, DECISION.c.id, DECISION.c.outcome, DECISION.c.score, DECISION.c.time_ms,
+    DECISION.c.fraud,
+)  # fmt: skip
+Index(
+    "decision_labelled",
+    DECISION.c.fraud, DECISION.c.decided_ms, DECISION.c.id,
+    sqlite_where=DECISION.c.fraud.is_not(None), postgresql_where=DECISION.c.fraud.is_not(None),
+)  # fmt: skip
+TERM: Final = _table(
+    "term", _key("kind", Word), _key("value", Word), _key("decided_ms", BigInteger()), _key("id", Word)
+)
+LABEL: Final = _table(
+    "label",
+    _key("id", Word),
+    _value("transaction_id", Word),
+    _value("time_ms", BigInteger()),
+    _value("fraud", SmallInteger()),
+    _value("record", LargeBinary()),
+)
+Index("label_of", LABEL.c.transaction_id)
+LIFECYCLE: Final = _table(
+    "lifecycle",
+    _key("id", Word),
+    _value("transaction_id", Word),
+    _value("time_ms", BigInteger()),
+    _value("kind", Word),
+    _value("record", LargeBinary()),
+)
+Index("lifecycle_of", LIFECYCLE.c.transaction_id)
+DOUBLED: Final = _table(
+    "doubled",
+    _value("id", Word),
+    _key("topic", Word),
+    _key("partition", Integer()),
+    _key("offset", BigInteger()),
+    _value("record", LargeBinary()),
+)
+POSITION: Final = _table(
+    "position", _key("topic", Word), _key("partition", Integer()), _value("next_offset", BigInteger())
+)

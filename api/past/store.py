@@ -1,0 +1,254 @@
+"""`QueryStore` on either database."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import Connection, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.engine import QueryStoreUnavailable
+from api.past.backend import Backend, backend_of
+from api.past.migrate import migrate, version_of
+from api.past.rows import Row, Rows, rows_of
+from api.past.schema import DECISION, DOUBLED, LABEL, LIFECYCLE, POSITION, TERM, VERSION
+from api.past.search import (
+    LOOKS_FACTOR,
+    SCAN,
+    Page,
+    Place,
+    Search,
+    first_looks,
+    last_of,
+    matching,
+)
+from api.query_store import Logged
+from api.record import decode_json
+
+_COUNTED: Final = (DECISION, LABEL, LIFECYCLE, DOUBLED)
+_NEWEST_LABEL: Final = """
+    UPDATE decision SET fraud = (
+        SELECT fraud FROM label WHERE transaction_id = decision.id ORDER BY time_ms DESC, id DESC LIMIT 1)
+    WHERE """
+
+
+class SqlStore:
+    """See `QueryStore`. May be used by several threads."""
+
+    def __init__(self, backend: Backend, scan: int = SCAN) -> None:
+        """`scan`: rows that one page of a search looks at, at most."""
+        self._backend = backend
+        self._scan = scan
+        self._engine = backend.engine
+
+    @classmethod
+    def open(cls, address: str, *, migrating: bool = False, scan: int = SCAN) -> "SqlStore":
+        """The store at an address, its schema as this code needs it; `migrating`: made so if it is not.
+
+        An SQLite file is migrated by whoever opens it. Raises `QueryStoreUnavailable`, `ValueError`.
+        """
+        backend = backend_of(address, writes=migrating)
+        store = cls(backend, scan)
+        try:
+            with store._reading() as connection:
+                found = version_of(connection)
+            if found is None or found < VERSION:
+                if not migrating and backend.engine.dialect.name != "sqlite":
+                    raise QueryStoreUnavailable(
+                        f"its schema is {found or 'not there'}, this code needs {VERSION}:"
+                        " start the projector, or run `cordon store migrate`"
+                    )
+                with _told():
+                    migrate(backend)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def record(self, transaction_id: str) -> Mapping[str, Any] | None:
+        """See `QueryStore.record`."""
+        found = self._records(select(DECISION.c.record).where(DECISION.c.id == transaction_id))
+        return found[0] if found else None
+
+    def search(self, search: Search, after: Place | None, limit: int) -> Page:
+        """See `QueryStore.search`."""
+        with self._reading() as connection:
+            found, last = self._places(connection, search, after, limit)
+            if not found:
+                return Page([], last)
+            query = f"SELECT id, record FROM decision WHERE {self._backend.among('id')}"
+            rows = connection.exec_driver_sql(query, self._backend.many([place.id for place in found]))
+            records = {id_: decode_json(record) for id_, record in rows}
+        # One that was removed between the two statements is in the warm store by now.
+        return Page([records[place.id] for place in found if place.id in records], last)
+
+    def _places(
+        self, connection: Connection, search: Search, after: Place | None, limit: int
+    ) -> tuple[list[Place], Place | None]:
+        """Places of a page and where to go on: few rows are looked at first, then more and more."""
+        found: list[Place] = []
+        left, looks = self._scan, first_looks(search, limit + 1)
+        while True:
+            looks = min(looks, left)
+            rows = connection.execute(matching(search, after, looks, limit + 1 - len(found))).all()
+            found += [Place(row.decided_ms, row.id) for row in rows]
+            if len(found) > limit:
+                return found[:limit], found[limit - 1]
+            last = connection.execute(last_of(search, after, looks)).first()
+            if last is None:
+                return found, None
+            after, left, looks = Place(last.decided_ms, last.id), left - looks, looks * LOOKS_FACTOR
+            if left == 0:
+                return found, after
+
+    def labels_of(self, transaction_id: str) -> list[Mapping[str, Any]]:
+        """See `QueryStore.labels_of`."""
+        return self._following(LABEL, transaction_id)
+
+    def lifecycle_of(self, transaction_id: str) -> list[Mapping[str, Any]]:
+        """See `QueryStore.lifecycle_of`."""
+        return self._following(LIFECYCLE, transaction_id)
+
+    def project(self, records: Sequence[Logged], positions: Mapping[tuple[str, int], int]) -> list[str]:
+        """See `QueryStore.project`."""
+        rows = rows_of(records)
+        with self._writing() as connection:
+            doubled = self._decisions(connection, rows)
+            self._labels(connection, rows)
+            known = self._known(connection, LIFECYCLE, list(rows.lifecycle))
+            self._add(connection, LIFECYCLE, [row for id_, row in rows.lifecycle.items() if id_ not in known])
+            self._move(connection, positions)
+        return doubled
+
+    def _decisions(self, connection: Connection, rows: Rows) -> list[str]:
+        """Store the new ones and keep those apart that differ from an earlier one; the ids of these."""
+        known = self._known(connection, DECISION, list(rows.decisions))
+        new = [row for id_, row in rows.decisions.items() if id_ not in known]
+        self._add(connection, DECISION, new)
+        self._add(connection, TERM, [term for row in new for term in rows.terms[row[0]]])
+        again = [*((id_, rows.sources[id_]) for id_ in rows.decisions if id_ in known), *rows.again]
+        return self._keep_apart(connection, again) if again else []
+
+    def _keep_apart(self, connection: Connection, again: Sequence[tuple[str, Logged]]) -> list[str]:
+        held: dict[str, bytes] = {}
+        condition = self._backend.among("id")
+        found = connection.exec_driver_sql(
+            f"SELECT id, record FROM decision WHERE {condition}",
+            self._backend.many([id_ for id_, _ in again]),
+        )
+        held = {id_: bytes(record) for id_, record in found}
+        doubled = [(id_, logged) for id_, logged in again if held[id_] != logged.payload]
+        for id_, logged in doubled:
+            row = (id_, logged.topic, logged.partition, logged.offset, logged.payload)
+            values = dict(zip(DOUBLED.c.keys(), row, strict=True))
+            connection.execute(_insert(connection, DOUBLED).values(values).on_conflict_do_nothing())
+        return [id_ for id_, _ in doubled]
+
+    def _labels(self, connection: Connection, rows: Rows) -> None:
+        known = self._known(connection, LABEL, list(rows.labels))
+        new = [row for id_, row in rows.labels.items() if id_ not in known]
+        self._add(connection, LABEL, new)
+        touched = {row[1] for row in new} | self._labelled(connection, list(rows.decisions))
+        if touched:
+            update = _NEWEST_LABEL + self._backend.among("id")
+            connection.exec_driver_sql(update, self._backend.many(sorted(touched)))
+
+    def _labelled(self, connection: Connection, ids: list[str]) -> set[str]:
+        """Those of the decisions that have a label already: topics are not read in step."""
+        if not ids:
+            return set()
+        condition = self._backend.among("transaction_id")
+        text_ = f"SELECT transaction_id FROM label WHERE {condition}"
+        return set(connection.exec_driver_sql(text_, self._backend.many(ids)).scalars())
+
+    def _known(self, connection: Connection, table: Table, ids: list[str]) -> set[str]:
+        if not ids:
+            return set()
+        text_ = f"SELECT id FROM {table.name} WHERE {self._backend.among('id')}"
+        return set(connection.exec_driver_sql(text_, self._backend.many(ids)).scalars())
+
+    def _add(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+        self._backend.add(connection, table, rows)
+
+    def _move(self, connection: Connection, positions: Mapping[tuple[str, int], int]) -> None:
+        if positions:
+            moved = _insert(connection, POSITION)
+            moved = moved.on_conflict_do_update(
+                index_elements=["topic", "partition"], set_={"next_offset": moved.excluded.next_offset}
+            )
+            values = [
+                {"topic": topic, "partition": partition, "next_offset": next_}
+                for (topic, partition), next_ in positions.items()
+            ]
+            connection.execute(moved, values)
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        """See `QueryStore.positions`."""
+        with self._reading() as connection:
+            rows = connection.execute(select(POSITION)).all()
+        return {(topic, partition): next_ for topic, partition, next_ in rows}
+
+    def counts(self) -> dict[str, int]:
+        """See `QueryStore.counts`."""
+        with self._reading() as connection:
+            return {
+                table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+                for table in _COUNTED
+            }
+
+    def close(self) -> None:
+        """See `QueryStore.close`."""
+        self._engine.dispose()
+
+    def _following(self, table: Table, transaction_id: str) -> list[Mapping[str, Any]]:
+        of = select(table.c.record).where(table.c.transaction_id == transaction_id)
+        return self._records(of.order_by(table.c.time_ms, table.c.id))
+
+    def _records(self, query: Any) -> list[Mapping[str, Any]]:
+        with self._reading() as connection:
+            return [decode_json(row[0]) for row in connection.execute(query)]
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _told(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with (
+            _told(),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            self._backend.alone(connection)
+            yield connection
+
+
+def migrate_store(address: str) -> tuple[str | None, str]:
+    """Bring the schema at an address to this code's version: the version before and now.
+
+    Raises `QueryStoreUnavailable`, `ValueError`.
+    """
+    backend = backend_of(address, writes=True)
+    try:
+        with _told():
+            return migrate(backend)
+    finally:
+        backend.engine.dispose()
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a database raises as `QueryStoreUnavailable`, without the values of the statement."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise QueryStoreUnavailable(str(getattr(error, "orig", None) or error)) from error
+    except psycopg.Error as error:
+        raise QueryStoreUnavailable(str(error)) from error
