@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 
 Role = Literal["decide", "analyst", "approver", "data_scientist", "auditor", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
+READERS: Final[tuple[Role, ...]] = ("analyst", "approver", "data_scientist", "auditor")
 # Under this key an operation of the OpenAPI document names the roles that may call it.
 DECLARED: Final = "x-roles"
 

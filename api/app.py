@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,8 +12,10 @@ from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from api.access import AccessDenied, Role, allow, anybody
+from api.access import READERS, AccessDenied, allow, anybody
 from api.batcher import Batcher
+from api.brakes import routes as brake_routes
+from api.brakes.patrol import EVERY_S as PATROL_EVERY_S
 from api.compose import Parts
 from api.engine import QueryStoreUnavailable
 from api.explain import NotExplainable, explanation
@@ -39,7 +41,6 @@ from models.reasons import Audience
 
 SWEEP_EVERY_S = 10.0
 LOG = logging.getLogger("cordon.api")
-READERS: Final[tuple[Role, ...]] = ("analyst", "approver", "data_scientist", "auditor")
 Id = Annotated[str, Path(min_length=1, max_length=128)]
 
 
@@ -89,13 +90,21 @@ class Service:
     async def follow_rules(self) -> None:
         """Adopt what was published, without holding up a batch: the set is compiled beside the loop."""
         feed = self.parts.feed
-        while feed is not None:
+        while True:
             if feed.changed():
                 update = await asyncio.to_thread(feed.read)
                 if update is not None:
                     self.parts.judge.adopt(update)
                     LOG.info("rules: %s", self.parts.judge.rules.version)
             await asyncio.sleep(EVERY_S)
+
+    async def patrol(self) -> None:
+        """Exchange counts with the other processes and pull brakes, beside the loop."""
+        patrol = self.parts.patrol
+        patrol.metrics = self.metrics
+        while True:
+            await asyncio.to_thread(patrol.step)
+            await asyncio.sleep(PATROL_EVERY_S)
 
     async def sweep(self) -> None:
         """Record attempts that nobody finished, now and then."""
@@ -139,7 +148,10 @@ def create_app(service: Service) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        work = (service.batcher.run(), service.sweep(), service.follow_rules(), service.gate.follow())
+        work = (
+            service.batcher.run(), service.sweep(), service.follow_rules(), service.gate.follow(),
+            service.patrol(),
+        )  # fmt: skip
         tasks = [asyncio.create_task(each) for each in work]
         for task in tasks:
             task.add_done_callback(lambda done: _note_end(service, done))
@@ -164,6 +176,7 @@ def create_app(service: Service) -> ASGIApp:
     _decisions(app, service)
     _entities(app, service)
     _operations(app, service)
+    app.include_router(brake_routes.router(service.parts, service.clock))
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:

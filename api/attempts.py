@@ -29,6 +29,7 @@ from api.segment import (
 
 BATCHES = 64
 INHERITED_BATCHES = 1_024
+_PREFIXES = {Kind.LABEL: "label", Kind.EVENT: "event", Kind.AUDIT: "audit", Kind.ALERT: "alert"}
 
 
 class Attempts:
@@ -94,7 +95,7 @@ def _key_of(envelope: Envelope) -> str:
     raw = envelope.payload[at : envelope.payload.index(b'"', at)]
     if b"\\" in raw:
         return claim_key(decode_json(envelope.payload))
-    prefix = {Kind.LABEL: "label", Kind.EVENT: "event", Kind.AUDIT: "audit"}.get(envelope.kind, "tx")
+    prefix = _PREFIXES.get(envelope.kind, "tx")
     return f"{prefix}:{raw.decode()}"
 
 

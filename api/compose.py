@@ -11,6 +11,9 @@ from typing import Any
 
 from api.artefacts import Artefacts
 from api.attempts import Attempts
+from api.brakes.brake import Brake
+from api.brakes.patrol import Patrol, recorder
+from api.brakes.shared import Exchange, RedisShared
 from api.config import InvalidConfiguration, ServiceConfig
 from api.decide import Policy
 from api.engine import Engine, Limits
@@ -53,10 +56,13 @@ class Parts:
     attempts: Attempts
     engine: Engine
     artefacts: Artefacts
-    feed: Feed | None
+    feed: Feed
+    patrol: Patrol
+    shared: RedisShared
 
     def close(self) -> None:
         """Release files and connections."""
+        self.shared.close()
         self.journal.close()
         self.store.close()
         self.past.close()
@@ -157,8 +163,8 @@ def policy_of(config: ServiceConfig) -> Policy:
     return Policy.of(config.unseen_amount_max, config.stale)
 
 
-def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Parts:
-    """Open everything that a deciding process needs; the journal `worker` is its own.
+def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock: Callable[[], int]) -> Parts:
+    """Open everything that a deciding process needs; the journal `worker` is its own. `clock`: wall ms.
 
     Raises `InvalidConfiguration`, `RuleSetError`, `ModelRefused`, `JournalBusy`, `JournalUnavailable`.
     """
@@ -168,9 +174,10 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Par
     artefacts = artefacts_of(config, catalogue, pseudonyms)
     rules = rules_of(config, catalogue, pseudonyms, artefacts)
     model = model_of(config, catalogue)
-    judge = Judge(catalogue, config.tenant, model, rules, policy_of(config), code_version(), timer)
-    feed = None if config.rules_dir is None else Feed(Registry(config.rules_dir), artefacts.rules)
-    if feed is not None and (update := feed.read()) is not None:
+    brake = Brake(config.brakes)
+    judge = Judge(catalogue, config.tenant, model, rules, policy_of(config), code_version(), timer, brake)
+    feed = Feed(Registry(config.brakes_dir), artefacts.rules)
+    if (update := feed.read()) is not None:
         judge.adopt(update)
     judge.warm_up()
     gauge = FreshnessGauge(store, config.stale_after_ms)
@@ -193,9 +200,13 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int]) -> Par
     )
     engine = Engine(intake, store, journal, judge, gauge, past, attempts, limits, timer, config.tenant)
     engine.inherit(attempts.inherited(worker))
+    shared = RedisShared(config.redis, config.tenant, secrets.token_hex(6), config.redis_timeout_ms / 1_000)
+    steps = Registry(config.brakes_dir, recorder(config.journal_dir, config.tenant))
+    patrol = Patrol(brake, Exchange(shared), steps, lambda: judge.rules, clock)
     return Parts(
-        config, catalogue, pseudonyms, store, journal, judge, gauge, past, attempts, engine, artefacts, feed
-    )
+        config, catalogue, pseudonyms, store, journal, judge, gauge, past, attempts, engine, artefacts, feed,
+        patrol, shared,
+    )  # fmt: skip
 
 
 def open_journal(directory: Path, segment_bytes: int) -> Journal:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from api.access import AccessConfig
+from api.brakes.cap import LIMITS, Cap, Limits, RateLimit
 from api.decide import StalePolicy
 
 RULES = Path(__file__).resolve().parent.parent / "deploy" / "rules"
@@ -27,6 +28,7 @@ class Topics:
     decisions: str = "decisions"
     labels: str = "labels"
     events: str = "events"
+    alerts: str = "alerts"
     dead_letters: str = "dead-letters"
     checkpoints: str = "audit.checkpoints"
     positions: str = "journal.positions"
@@ -75,6 +77,12 @@ class ServiceConfig:
     dead_letters_max: int = 100
     access: AccessConfig = field(default_factory=AccessConfig)
     metrics_port: int = 0
+    brakes: Limits = LIMITS
+
+    @property
+    def brakes_dir(self) -> Path:
+        """Where brakes are written that were pulled: beside the published sets, else beside the journals."""
+        return self.rules_dir if self.rules_dir is not None else self.journal_dir / ".brakes"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ServiceConfig":
@@ -135,6 +143,7 @@ class ServiceConfig:
             dead_letters_max=read.number("SERVICE__DEAD_LETTERS_MAX", defaults.dead_letters_max),
             access=_access(read, defaults.access),
             metrics_port=read.number("METRICS_PORT", defaults.metrics_port),
+            brakes=_brakes(read),
         )
 
 
@@ -155,6 +164,23 @@ def _access(read: "_Reader", defaults: AccessConfig) -> AccessConfig:
         tenant_claim=read.text("ACCESS__TENANT_CLAIM", defaults.tenant_claim),
         leeway_s=read.number("ACCESS__LEEWAY_S", defaults.leeway_s),
     )
+
+
+def _brakes(read: "_Reader") -> Limits:
+    """Caps and the limit of the guard; 0 switches one off."""
+    rate = RateLimit()
+    declines = read.number("BRAKES__DECLINES_MAX", 5_000)
+    within_ms = read.number("BRAKES__DECLINES_WITHIN_S", 3_600) * 1_000
+    enter = read.number("BRAKES__GUARD_PERCENT", round(rate.enter_percent))
+    found = RateLimit(
+        enter,
+        read.number("BRAKES__GUARD_LEAVE_PERCENT", round(rate.leave_percent)),
+        read.number("BRAKES__GUARD_DECISIONS_MIN", rate.decisions_min),
+        read.number("BRAKES__GUARD_WITHIN_S", rate.within_ms // 1_000) * 1_000,
+    )
+    if found.leave_percent > found.enter_percent > 0:
+        raise InvalidConfiguration("CORDON_BRAKES__GUARD_LEAVE_PERCENT: at most CORDON_BRAKES__GUARD_PERCENT")
+    return Limits(Cap(declines, within_ms) if declines else None, found if enter else None)
 
 
 def _shipped_rules(catalogue: str) -> Path | None:

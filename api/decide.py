@@ -2,7 +2,7 @@
 
 Precedence, fixed and short: an `allow` rule wins over the rest; otherwise the most severe of the rules that
 count and of what the model's band (or what stands in for it) asks for. At equal severity the first rule wins
-over the model: a rule is easier to defend.
+over the model: a rule is easier to defend. A guarded service (api/brakes) declines nothing: it reviews.
 """
 
 from collections.abc import Mapping
@@ -79,11 +79,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What else a decision depends on, recorded with it. `degraded`: parts that did not take part."""
+    """What else a decision depends on, recorded with it. `degraded`: parts that did not take part; `guard`:
+    the mode of a guarded service (api/brakes), in which nothing is declined: what would be is reviewed."""
 
     circumstances: Circumstances
     freshness: Freshness
     degraded: tuple[str, ...] = ()
+    guard: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One immutable decision. `others`: what the sources that did not win would have given."""
+    """One immutable decision. `others`: what the sources that did not win would have given. The voices say
+    what they asked for, also where a guard softened the outcome."""
 
     outcome: Outcome
     winner: Voice
@@ -105,6 +108,7 @@ class Decision:
     verdict: Verdict | None
     rules: tuple[RuleResult, ...]
     degraded: tuple[str, ...]
+    guard: str | None = None
 
 
 def decide(case: Case, verdict: Verdict | None, rules: RuleSet, policy: Policy, context: Context) -> Decision:
@@ -122,7 +126,10 @@ def decide(case: Case, verdict: Verdict | None, rules: RuleSet, policy: Policy, 
     allowing = {r.id for r in results if r.counts and r.action == "allow"}
     winner = _winner(voices, allowing)
     others = tuple(v for v in voices if v is not winner)
-    return Decision(winner.outcome, winner, others, verdict, results, degraded)
+    outcome = winner.outcome
+    if context.guard is not None and outcome is Outcome.DECLINE:
+        outcome = Outcome.REVIEW
+    return Decision(outcome, winner, others, verdict, results, degraded, context.guard)
 
 
 def _winner(voices: list[Voice], allowing: set[str]) -> Voice:

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from api.alignment import Aligner
 from api.answer import Answer, Pending, Unavailable, Unknown
+from api.brakes.patrol import Round
 from api.compose import Parts, compose, settle_garbage
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.journal import JournalBusy, JournalUnavailable
@@ -98,6 +99,7 @@ class Door:
         self._todo: list[Taken] = []
         self._swept_ms = 0
         self._letters_failed: KafkaError | None = None
+        self._round = Round(parts.patrol)
         self.decided = 0
         self.stopping = False
         self._consumer = Consumer(consumer_settings(self.config))
@@ -114,11 +116,13 @@ class Door:
         """Consume until `stopping`. Raises `TooManyBad`, `JournalFenced`, `KafkaException`."""
         topic = self.config.topics.transactions
         self._consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked)
+        self._round.start()
         try:
             while not self.stopping:
                 self._step()
             self._commit(asynchronous=False)
         finally:
+            self._round.end()
             self._consumer.close()
 
     def _step(self) -> None:
@@ -288,8 +292,10 @@ class Door:
 
     def _follow_rules(self) -> None:
         """Between two steps, and after half a second without messages: what was published is live."""
+        if self._round.failure is not None:
+            raise self._round.failure
         feed = self.parts.feed
-        if feed is None or not feed.changed():
+        if not feed.changed():
             return
         update = feed.read()
         if update is not None:
@@ -332,6 +338,11 @@ def consumer_settings(config: ServiceConfig) -> dict[str, Any]:
     }
 
 
+def now_ms() -> int:
+    """Wall clock."""
+    return time.time_ns() // 1_000_000
+
+
 def main() -> int:
     """Run until told to stop; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -339,7 +350,7 @@ def main() -> int:
         config = here()
         # Nobody waits at a till for this door: its batches may take longer before they are degraded.
         config = replace(config, redis_timeout_ms=config.redis_door_timeout_ms)
-        parts = compose(config, f"door-{config.door_worker}", time.perf_counter_ns)
+        parts = compose(config, f"door-{config.door_worker}", time.perf_counter_ns, now_ms)
     except (
         InvalidConfiguration, JournalBusy, JournalUnavailable, RuleSetError, ModelRefused, SchemaError,
     ) as error:  # fmt: skip
@@ -348,7 +359,8 @@ def main() -> int:
     settle_garbage()
     metrics = Metrics()
     metrics.serve(config.host, config.metrics_port)
-    door = Door(parts, lambda: time.time_ns() // 1_000_000, metrics)
+    parts.patrol.metrics = metrics
+    door = Door(parts, now_ms, metrics)
 
     def stop(*_: object) -> None:
         door.stopping = True

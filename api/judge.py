@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from api.brakes.brake import Brake
+from api.brakes.cap import UNLIMITED
 from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
 from api.model import ModelFailed, ServingModel
@@ -80,7 +82,9 @@ class Judge:
         policy: Policy,
         code: str,
         timer: Callable[[], int],
+        brake: Brake | None = None,
     ) -> None:
+        self.brake = brake if brake is not None else Brake(UNLIMITED)
         self.catalogue = catalogue
         self.tenant = tenant
         self.model = model
@@ -104,6 +108,7 @@ class Judge:
     def adopt(self, update: Update) -> None:
         """From the next batch on: what is live now."""
         self.snoozes = update.snoozes
+        self.brake.adopt(update.trips)
         if update.rules is not None:
             self.rules = update.rules
 
@@ -134,12 +139,17 @@ class Judge:
         verdicts = self._verdicts(matrix, amounts, degraded, now_ms)
         clock.append(self._timer())
         vectors = [[None if v != v else v for v in row] for row in matrix.tolist()]
-        context = Circumstances(now_ms, snoozed=self._snoozed(now_ms))
+        brake = self.brake
+        guard = brake.begin(len(reads), now_ms)
+        context = Circumstances(now_ms, brake.tripped(now_ms), self._snoozed(now_ms))
         decisions = []
         for i, read in enumerate(reads):
             case = self._case(read.work, amounts[i], vectors[i])
-            about = Context(context, freshness, tuple(degraded[i]))
-            decisions.append(decide(case, verdicts[i], self.rules, self.policy, about))
+            about = Context(context, freshness, tuple(degraded[i]), guard)
+            decision = decide(case, verdicts[i], self.rules, self.policy, about)
+            decisions.append(decision)
+            if decision.winner.outcome is Outcome.DECLINE and brake.note(decision, self.rules, now_ms):
+                context = replace(context, tripped=brake.tripped(now_ms))
         clock.append(self._timer())
         reasons = self._reasons(matrix, decisions)
         clock.append(self._timer())
@@ -328,6 +338,7 @@ _POLICY_TEXTS: Final = {
 def shown(decision: Decision) -> dict[str, Any]:
     """The decision's own part of a record."""
     verdict = decision.verdict
+    guard = {} if decision.guard is None else {"guard": decision.guard}
     return {
         "outcome": decision.outcome.word,
         "score": None if verdict is None else verdict.score,
@@ -339,6 +350,7 @@ def shown(decision: Decision) -> dict[str, Any]:
         "others": [_voice(voice) for voice in decision.others],
         "rules": [_result(r) for r in decision.rules],
         "degraded": list(decision.degraded),
+        **guard,
     }
 
 

@@ -246,6 +246,7 @@ ANSWER: Final[dict[str, Any]] = {
             },
         },
         "degraded": {"type": "array", "items": {"type": "string"}},
+        "guard": {"type": "string", "description": "why nothing is declined now; absent: it is"},
         "replay": {"type": "boolean"},
     },
     "examples": [

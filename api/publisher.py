@@ -51,7 +51,12 @@ class ShippingFailed(Exception):
 
 def topic_of(kind: Kind, topics: Topics) -> str:
     """Where records of a kind go."""
-    routes = {Kind.LABEL: topics.labels, Kind.EVENT: topics.events, Kind.AUDIT: topics.checkpoints}
+    routes = {
+        Kind.LABEL: topics.labels,
+        Kind.EVENT: topics.events,
+        Kind.AUDIT: topics.checkpoints,
+        Kind.ALERT: topics.alerts,
+    }
     return routes.get(kind, topics.decisions)
 
 

@@ -16,18 +16,20 @@ VERSION: Final = 1
 
 class Kind(IntEnum):
     """Kinds of records. `ABANDONED`: an attempt that nobody finished, decided by the sweep; `AUDIT`: what was
-    done to the installation itself."""
+    done to the installation itself; `ALERT`: what people must look at."""
 
     DECISION = 1
     ABANDONED = 2
     LABEL = 3
     EVENT = 4
     AUDIT = 5
+    ALERT = 16
 
 
 _RECEIPT_KEYS: Final = (
     "type", "v", "tenant", "id", "transaction_id", "decided_ms", "time_ms", "transaction", "entities",
     "marks", "outcome", "score", "reasons", "versions", "freshness", "degraded",
+    "guard",
 )  # fmt: skip
 
 encode_json = msgspec.json.Encoder().encode
@@ -70,6 +72,7 @@ def receipt(record: Mapping[str, Any]) -> bytes:
 
 def answer_of(record: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:
     """What a caller of the decision API is told, from a record or its receipt."""
+    guard = {"guard": record["guard"]} if "guard" in record else {}
     return {
         "transaction_id": record["id"],
         "outcome": record["outcome"],
@@ -78,5 +81,6 @@ def answer_of(record: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:
         "decision": {"decided_ms": record["decided_ms"], "versions": record["versions"]},
         "freshness": record["freshness"],
         "degraded": record["degraded"],
+        **guard,
         "replay": replay,
     }

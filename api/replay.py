@@ -229,7 +229,7 @@ def decide_again(
     decision, reasons = judge.again(
         np.array([stored], np.float32),
         case_of(record, judge.catalogue),
-        Context(about, freshness, parts),
+        Context(about, freshness, parts, record.get("guard")),
         failed=failed,
     )
     versions = {

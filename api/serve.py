@@ -79,7 +79,7 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
     from features import SchemaError
 
     try:
-        parts = compose(config, f"service-{number}", time.perf_counter_ns)
+        parts = compose(config, f"service-{number}", time.perf_counter_ns, now_ms)
         service = Service(parts, now_ms, time.perf_counter_ns)
     except (
         InvalidConfiguration,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from api.audit.logbook import note
+from api.brakes.patrol import recorder
 from api.compose import pseudonym_of, pseudonyms_of
 from api.config import InvalidConfiguration, ServiceConfig
 from api.journal import JournalBusy, JournalUnavailable
@@ -17,6 +18,7 @@ from api.rules.manifest import Changes, changes
 from api.rules.registry import Refused, Registry, Step, waiting
 from api.rules.rule import RuleSet, Snooze
 from api.rules.shelf import SetChanged, SetMissing
+from api.rules.trips import Trip
 from api.rules.vocabulary import Vocabulary, vocabulary_of
 from api.segment import Damage
 from cordon.failure import Failure
@@ -121,6 +123,19 @@ class Desk:
         snooze = Snooze(rule, self.pseudonyms.entity(entity, parts), until_ms, by, reason)
         return self._step(lambda r: r.snooze(snooze, at_ms))
 
+    def reset(self, name: str, by: str, at_ms: int, reason: str) -> Step:
+        """Release a rule's breaker, or the guard: it counts from zero. Raises `NotPublished`."""
+        record = recorder(self.config.journal_dir, self.config.tenant)
+        registry = Registry(self.config.brakes_dir, record)
+        step = self._taken(lambda: registry.reset(name, by, at_ms, reason))
+        if step is None:
+            raise NotPublished(f"{name} was changed by somebody else just now: look again")
+        return step
+
+    def trips(self) -> list[Trip]:
+        """What last happened to each brake. Raises `NotPublished`."""
+        return self._taken(Registry(self.config.brakes_dir).trips)
+
     def version_of(self, name: str) -> str:
         """The version that a number, `live`, or a version names. Raises `NotPublished`."""
         if name == "live":
@@ -161,8 +176,11 @@ class Desk:
             raise NotPublished(f"refused, what is live stays live: {error}") from error
 
     def _step(self, take: Callable[[Registry], Step]) -> Step:
+        return self._taken(lambda: take(self.registry))
+
+    def _taken[T](self, take: Callable[[], T]) -> T:
         try:
-            return take(self.registry)
+            return take()
         except (Refused, SetMissing, SetChanged, RuleSetError, OSError) as error:
             raise NotPublished(str(error)) from error
         except (JournalBusy, JournalUnavailable, Damage) as error:

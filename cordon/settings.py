@@ -194,6 +194,21 @@ class Decide(Group):
     rebuild: bool = Field(default=True, description="rebuild lost state from the log of decisions")
 
 
+class Brakes(Group):
+    """What stops a bad rule, or a service gone wrong. See docs/brakes.md."""
+
+    declines_max: int = Field(
+        default=5_000, ge=0, description="declines of a rule that declares no cap of its own; 0: no cap"
+    )
+    declines_within_s: int = Field(default=3_600, ge=60, le=86_400, description="time of that cap")
+    guard_percent: int = Field(
+        default=50, ge=0, le=100, description="share of declines above which nothing is declined; 0: never"
+    )
+    guard_leave_percent: int = Field(default=25, ge=0, le=100, description="share below which it ends")
+    guard_decisions_min: int = Field(default=1_000, ge=1, description="decisions that a share needs")
+    guard_within_s: int = Field(default=300, ge=60, le=86_400, description="time over which they count")
+
+
 class Flink(Group):
     """The jobs and the cluster they run on."""
 
@@ -251,6 +266,7 @@ class Settings(BaseSettings):
     service: Service = Service()
     access: Access = Access()
     decide: Decide = Decide()
+    brakes: Brakes = Brakes()
     flink: Flink = Flink()
 
     def __repr__(self) -> str:

@@ -20,10 +20,12 @@ RULES_MAX = 500
 LISTED_MAX = 1_000_000
 Pseudonym = Callable[[str, str], str]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_WITHIN = re.compile(r"([0-9]{1,6})([smhd])")
+UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SET_KEYS = {"name", "rule", "lists"}
 _RULE_KEYS = {
     "id", "version", "text", "reason", "owner", "mode", "rollout_percent", "expires", "amount_max", "example",
-    "description",
+    "description", "declines_max", "declines_within",
 }  # fmt: skip
 _LIST_KEYS = {"of", "entry", "description"}
 _ENTRY_KEYS = {"value", "reason", "author", "expires"}
@@ -133,17 +135,21 @@ def _rule(given: object) -> Rule:
     percent = entry.get("rollout_percent", 100)
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
         raise ValueError("rollout_percent goes from 0 to 100")
-    for key in ("version", "amount_max"):
-        if key in entry and (type(entry[key]) is not int or entry[key] < 0):
-            raise ValueError(f"{key} is a whole number")
+    for key, least in (("version", 0), ("amount_max", 0), ("declines_max", 1)):
+        if key in entry and (type(entry[key]) is not int or entry[key] < least):
+            raise ValueError(f"{key} is a whole number{', at least 1' if least else ''}")
     examples = tuple(_example(e) for e in entry.get("example", []))
     rule = Rule(
         entry["id"], entry.get("version", 1), parse(entry["text"]), entry["reason"], entry["owner"],
         cast(Mode, mode), float(percent), _moment(entry.get("expires")), entry.get("amount_max"), examples,
-        str(entry.get("description", "")),
+        str(entry.get("description", "")), entry.get("declines_max"), _within(entry.get("declines_within")),
     )  # fmt: skip
     if rule.action == "allow" and (rule.expires_ms is None or rule.amount_max is None):
         raise ValueError("an allow rule needs expires and amount_max: it overrules everything else")
+    if rule.action != "decline" and {"declines_max", "declines_within"} & set(entry):
+        raise ValueError("only a decline rule has declines_max and declines_within")
+    if "declines_within" in entry and rule.declines_max is None:
+        raise ValueError("declines_within needs declines_max beside it")
     if not examples:
         raise ValueError('a rule needs at least one example: [[rule.example]] given = {…}, result = "hit"')
     return rule
@@ -154,6 +160,17 @@ def _example(given: object) -> Example:
     if entry["result"] not in ("hit", "no_hit", "not_evaluated") or not isinstance(entry.get("given"), dict):
         raise ValueError('an example is given = {…}, result = "hit", "no_hit" or "not_evaluated"')
     return Example(entry["given"], cast(Answer, entry["result"]))
+
+
+def _within(value: object) -> int | None:
+    """Milliseconds of `10m`, `2h`, `1d`. Raises `ValueError`."""
+    if value is None:
+        return None
+    found = _WITHIN.fullmatch(value) if isinstance(value, str) else None
+    within_ms = int(found[1]) * UNITS_MS[found[2]] if found is not None else 0
+    if not UNITS_MS["m"] <= within_ms <= UNITS_MS["d"]:
+        raise ValueError('declines_within is a time from "1m" to "1d", for example "10m"')
+    return within_ms
 
 
 def _moment(value: object) -> int | None:

@@ -4,6 +4,7 @@
     <directory>/steps/000001.json   one immutable file per step, each with the hash of the one before
     <directory>/live.json           the set that is live; deciding processes look at this file only
     <directory>/snoozes.json        rules that rest for one entity until a time
+    <directory>/trips.json          brakes that were pulled or reset (api/brakes)
 
 Proposals are numbered. Everything else follows from the steps; `live.json` is replaced in one piece.
 
@@ -27,8 +28,9 @@ from typing import Any, Final, Literal
 
 from api.rules.rule import Snooze
 from api.rules.shelf import Shelf, sync, write_once
+from api.rules.trips import Trip, joined, released
 
-StepKind = Literal["proposed", "approved", "rolled_back", "snoozed", "woken"]
+StepKind = Literal["proposed", "approved", "rolled_back", "snoozed", "woken", "tripped", "reset"]
 FIRST: Final = "0" * 64
 NOTE_MAX: Final = 500
 
@@ -174,6 +176,47 @@ class Registry:
         except (TypeError, ValueError) as error:
             raise Refused(f"{place}: not readable: {error}") from error
 
+    def trip(self, name: str, epoch: int, until_ms: int, by: str, at_ms: int, why: str) -> Step | None:
+        """Pull a brake; `None` where another process did something to it since `epoch`."""
+        with self._alone():
+            trips = self.trips()
+            if epoch != epoch_of(trips, name):
+                return None
+            steps = self.steps()
+            step = self._write(steps, "tripped", 0, "", "", by, at_ms, f"{name}: {why}")
+            self._put_trips(joined(trips, Trip(name, step.sequence, at_ms, until_ms, why)))
+            return step
+
+    def reset(self, name: str, by: str, at_ms: int, why: str, *, epoch: int | None = None) -> Step | None:
+        """Release a brake; it counts from zero. `None` where something else happened to it since `epoch`.
+
+        Raises `Refused` where it is not pulled.
+        """
+        with self._alone():
+            trips = self.trips()
+            found = next((t for t in trips if t.name == name), None)
+            if epoch is not None and (found is None or found.epoch != epoch):
+                return None
+            if found is None or not found.holds(at_ms):
+                pulled = ", ".join(t.name for t in trips if t.holds(at_ms)) or "none"
+                raise Refused(f"{name} has not tripped; tripped: {pulled}")
+            step = self._write(self.steps(), "reset", 0, "", "", by, at_ms, f"{name}: {why}")
+            self._put_trips(joined(trips, released(found, step.sequence, at_ms, why)))
+            return step
+
+    def trips(self) -> list[Trip]:
+        """What last happened to each brake, also those released. Raises `Refused`."""
+        place = self.directory / "trips.json"
+        try:
+            return [Trip(**value) for value in json.loads(place.read_text())]
+        except FileNotFoundError:
+            return []
+        except (TypeError, ValueError) as error:
+            raise Refused(f"{place}: not readable: {error}") from error
+
+    def _put_trips(self, trips: Sequence[Trip]) -> None:
+        self._replace("trips.json", [asdict(t) for t in trips])
+
     def _settled(self) -> list[Step]:
         """The steps; the pointer follows them, also after a crash between the two."""
         steps = self.steps()
@@ -233,6 +276,11 @@ class Registry:
         with (self.directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def epoch_of(trips: Sequence[Trip], name: str) -> int:
+    """How often something happened to a brake, as a number that only grows; 0: never."""
+    return next((t.epoch for t in trips if t.name == name), 0)
 
 
 def waiting(steps: Sequence[Step], live: Live | None) -> list[Step]:

@@ -41,6 +41,7 @@ class Rule:
     """One rule. `rollout_percent`: share of subjects (stable hash) to which a live rule applies.
 
     `amount_max`: an `allow` rule never lets more than this pass (minor units of the base currency).
+    `declines_max`, `declines_within_ms`: its own cap (api/brakes); `None`: the installation's.
     """
 
     id: str
@@ -54,6 +55,8 @@ class Rule:
     amount_max: int | None = None
     examples: tuple[Example, ...] = ()
     description: str = ""
+    declines_max: int | None = None
+    declines_within_ms: int | None = None
 
     @property
     def action(self) -> str:

@@ -14,6 +14,7 @@ import typer
 from api.backtest import NothingStored
 from api.backtest import backtest as run_backtest
 from api.rules.registry import Step, waiting
+from api.rules.trips import UNTIL_RESET_MS
 from api.segment import Damage
 from api.warehouse import project
 from cordon.evidence import Evidence
@@ -147,6 +148,34 @@ def snooze(
     until_ms = now_ms + duration_ms(lasting)
     step = _desk(name, rules_dir).snooze(rule, entity, id_, until_ms, by, reason, now_ms)
     _done(step, as_json, f"{rule} rests for this {entity} until {_shown(until_ms)}")
+
+
+@app.command()
+def reset(
+    rule: Annotated[str, typer.Argument(help="Id of a tripped rule, or guard:decline_rate.")],
+    by: By,
+    reason: Message,
+    name: Stack = "default",
+    rules_dir: Directory = None,
+    as_json: Json = False,
+) -> None:
+    """Brings a rule back that its breaker dropped to shadow, or ends the guarded mode."""
+    step = _desk(name, rules_dir).reset(rule, by, _now_ms(), reason)
+    _done(step, as_json, f"{rule} counts again, from zero")
+
+
+@app.command()
+def brakes(name: Stack = "default", rules_dir: Directory = None, as_json: Json = False) -> None:
+    """What is tripped now, until when and why."""
+    evidence = Evidence.begin("rules")
+    now_ms = _now_ms()
+    found = [trip for trip in _desk(name, rules_dir).trips() if trip.holds(now_ms)]
+    if not as_json:
+        for trip in found:
+            until = "it is reset" if trip.until_ms >= UNTIL_RESET_MS else _shown(trip.until_ms)
+            evidence.progress(f"{trip.name}: {trip.why}; until {until}")
+        evidence.progress(f"{len(found)} tripped")
+    evidence.end({"tripped": [asdict(trip) for trip in found]}, holds=True)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from api.metrics import NAMES, MetricName, Metrics
 from features.event import Code
 
 PAGE = Path("docs/decision-service.md").read_text()
-SOURCES = "".join(path.read_text() for path in Path("api").glob("*.py"))
+SOURCES = "".join(path.read_text() for path in Path("api").rglob("*.py"))
 RULES = [r for p in Path("deploy/rules").glob("*.toml") for r in tomllib.loads(p.read_text())["rule"]]
 
 

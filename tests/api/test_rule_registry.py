@@ -13,6 +13,7 @@ from api.rules.load import RuleSetError, build
 from api.rules.registry import Refused, Registry, waiting
 from api.rules.rule import RuleSet, Snooze
 from api.rules.shelf import SetChanged, SetMissing
+from api.rules.trips import Trip
 from api.rules.vocabulary import vocabulary_of
 from features import load
 
@@ -189,6 +190,21 @@ def test_the_feed_gives_what_is_live_and_keeps_it_where_the_next_is_unusable(reg
     assert feed.read() == Update(update.rules, {("a", "card:1"): 50})
     registry.snooze(Snooze("a", "card:1", 10, "cy", "wake"), 10)
     assert feed.read() == Update(update.rules, {})
+    trip = registry.trip("a", 0, 90, "brakes", 20, "too many")
+    assert trip is not None
+    assert feed.changed()
+    held = Trip("a", trip.sequence, 20, 90, "too many")
+    assert feed.read() == Update(update.rules, {}, {"a": held})
+    assert held.holds(89)
+    assert not held.holds(90)
+    assert registry.trip("a", 0, 95, "brakes", 21, "another process, too late") is None
+    with pytest.raises(Refused, match="b has not tripped; tripped: a"):
+        registry.reset("b", "cy", 30, "looked at it")
+    reset = registry.reset("a", "cy", 30, "looked at it")
+    assert reset is not None
+    assert registry.trips() == [Trip("a", reset.sequence, 30, 30, "looked at it")]
+    assert [s.kind for s in registry.steps()][-2:] == ["tripped", "reset"]
+    assert feed.read() is not None
     (registry.directory / "live.json").write_text(json.dumps({"number": 2, "version": "t-0"}))
     assert feed.changed()
     assert feed.read() is None
