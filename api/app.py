@@ -225,7 +225,7 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(_: Request, error: HTTPException) -> Response:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
+        code = {400: "malformed", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
         return shown(Problem(error.status_code, code, mask_card_numbers(str(error.detail))), error.headers)
 
 

@@ -215,7 +215,8 @@ def _field(spec: Field, schema: Schema) -> dict[str, Any]:
 ANSWER: Final[dict[str, Any]] = {
     "type": "object",
     "required": [
-        "transaction_id", "outcome", "score", "reasons", "decision", "freshness", "degraded", "replay",
+        "transaction_id", "outcome", "score", "reasons", "decision", "freshness", "degraded",
+        "guard", "replay",
     ],
     "properties": {
         "transaction_id": {"type": "string"},
@@ -246,7 +247,7 @@ ANSWER: Final[dict[str, Any]] = {
             },
         },
         "degraded": {"type": "array", "items": {"type": "string"}},
-        "guard": {"type": "string", "description": "why nothing is declined now; absent: it is"},
+        "guard": {"type": ["string", "null"], "description": "why nothing is declined now; null: it is"},
         "replay": {"type": "boolean"},
     },
     "examples": [
@@ -258,6 +259,7 @@ ANSWER: Final[dict[str, Any]] = {
             "decision": {"decided_ms": EXAMPLE_TIME_MS, "versions": {"model": "payments-1f2e3d4c5b6a"}},
             "freshness": {"flink_lag_ms": 18, "generation": "a1b2", "state": "fresh"},
             "degraded": [],
+            "guard": None,
             "replay": False,
         }
     ],

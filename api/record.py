@@ -72,7 +72,6 @@ def receipt(record: Mapping[str, Any]) -> bytes:
 
 def answer_of(record: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:
     """What a caller of the decision API is told, from a record or its receipt."""
-    guard = {"guard": record["guard"]} if "guard" in record else {}
     return {
         "transaction_id": record["id"],
         "outcome": record["outcome"],
@@ -81,6 +80,6 @@ def answer_of(record: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:
         "decision": {"decided_ms": record["decided_ms"], "versions": record["versions"]},
         "freshness": record["freshness"],
         "degraded": record["degraded"],
-        **guard,
+        "guard": record.get("guard"),
         "replay": replay,
     }

@@ -19,6 +19,7 @@ from api.record import encode_json
 from api.rules.registry import Refused, Registry
 from api.segment import Damage
 
+Responses = dict[int | str, dict[str, Any]]
 Name = Annotated[str, Path(min_length=1, max_length=128, description="a rule's id, or guard:decline_rate")]
 
 
@@ -33,8 +34,12 @@ class Reset(BaseModel):
 def router(parts: Parts, clock: Callable[[], int]) -> APIRouter:
     """`GET /v1/brakes`, `POST /v1/brakes/{name}/reset`. `clock`: wall clock in ms."""
     made = APIRouter(route_class=GuardedRoute)
-    refusals = {401: problem("no credential, or an unknown one"), 403: problem("not with these roles")}
-    down = {503: problem("the steps cannot be read or written; try again")}
+    refusals: Responses = {
+        401: problem("no credential, or an unknown one"),
+        403: problem("not with these roles"),
+    }
+    unread: Responses = {400: problem("the body is no text"), 422: problem("say why")}
+    down: Responses = {503: problem("the steps cannot be read or written; try again")}
 
     @made.get(
         "/v1/brakes",
@@ -48,7 +53,7 @@ def router(parts: Parts, clock: Callable[[], int]) -> APIRouter:
     @made.post(
         "/v1/brakes/{name}/reset",
         summary="Bring a tripped rule back, or end the guarded mode",
-        responses={**refusals, **down, 404: problem("it has not tripped"), 422: problem("say why")},
+        responses={**refusals, **down, 404: problem("it has not tripped"), **unread},
         openapi_extra=allow("approver"),
     )
     async def reset(request: Request, name: Name, asked: Reset) -> Response:

@@ -163,7 +163,8 @@ def test_security_headers_are_on_every_answer(service):
 
 def test_every_route_of_the_application_is_in_the_document_or_for_anybody(tmp_path, valkey, service):
     processes = Processes(tmp_path, valkey.url)
-    parts = compose(ServiceConfig.from_environment(processes.environment), "service-0", time.perf_counter_ns)
+    config = ServiceConfig.from_environment(processes.environment)
+    parts = compose(config, "service-0", time.perf_counter_ns, lambda: 0)
     application = create_app(Service(parts, lambda: 0, time.perf_counter_ns))
     assert isinstance(application, HotRoutes)
     assert isinstance(application.rest, FastAPI)
