@@ -99,7 +99,9 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             **_TRACED,
             "claim": TEXT,
             "stages_us": mapping(WHOLE),
-        }
+            "guard": TEXT,
+        },
+        ("guard",),
     ),
     "Records": structure({"decisions": array(ref("Record")), "next": TEXT_OR_NULL}),
     "Explanation": {
@@ -144,6 +146,9 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             "freshness": ref("Freshness"),
         }
     ),
+    "Brakes": structure({"tripped": array(ref("Trip"))}),
+    "Trip": structure({"name": TEXT, "epoch": WHOLE, "at_ms": WHOLE, "until_ms": WHOLE, "why": TEXT}),
+    "BrakeStep": structure({"sequence": WHOLE, "kind": TEXT, "by": TEXT, "at_ms": WHOLE, "note": TEXT}),
     "Alive": structure({"status": one_of("ok")}),
     "Ready": structure({"status": one_of("ok", "degraded", "unavailable"), "parts": mapping(TEXT)}),
 }

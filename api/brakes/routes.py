@@ -13,7 +13,7 @@ from api.brakes.patrol import recorder
 from api.compose import Parts
 from api.guard import GuardedRoute, caller_of
 from api.journal import JournalBusy, JournalUnavailable
-from api.openapi import problem
+from api.openapi import answer, problem
 from api.problem import SECURITY_HEADERS, Problem
 from api.record import encode_json
 from api.rules.registry import Refused, Registry
@@ -44,7 +44,7 @@ def router(parts: Parts, clock: Callable[[], int]) -> APIRouter:
     @made.get(
         "/v1/brakes",
         summary="What is tripped now",
-        responses={**refusals, **down},
+        responses={200: answer("Brakes"), **refusals, **down},
         openapi_extra=allow(*READERS),
     )
     async def brakes() -> Response:
@@ -53,7 +53,13 @@ def router(parts: Parts, clock: Callable[[], int]) -> APIRouter:
     @made.post(
         "/v1/brakes/{name}/reset",
         summary="Bring a tripped rule back, or end the guarded mode",
-        responses={**refusals, **down, 404: problem("it has not tripped"), **unread},
+        responses={
+            200: answer("BrakeStep"),
+            **refusals,
+            **down,
+            404: problem("it has not tripped"),
+            **unread,
+        },
         openapi_extra=allow("approver"),
     )
     async def reset(request: Request, name: Name, asked: Reset) -> Response:
@@ -82,7 +88,9 @@ def release(parts: Parts, name: str, by: str, reason: str, now_ms: int) -> dict[
         raise Problem(404, "not_found", str(error)) from None
     except (OSError, JournalBusy, JournalUnavailable, Damage) as error:
         raise Problem(503, "unavailable_brakes", str(error), retry_after_s=1) from None
-    return {} if step is None else asdict(step)
+    if step is None:
+        raise Problem(404, "not_found", f"{name} was changed just now")
+    return asdict(step)
 
 
 def _json(content: dict[str, Any]) -> Response:
