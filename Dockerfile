@@ -38,6 +38,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=service-build /opt/venv /opt/venv
 COPY pyproject.toml README.md LICENSE ./
+COPY client client
 COPY features features
 COPY --from=service-build /opt/cordon/models models
 COPY stream stream

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 # More for a verb: `make demo ARGS=--once`, `make test ARGS="-k journal"`.
 ARGS :=
-PACKAGES := features stream models api cordon bench tests
+PACKAGES := client features stream models api cordon bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format up down status bench reference lock clean

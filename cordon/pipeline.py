@@ -46,10 +46,14 @@ class Pipeline:
         return self.plan.settings
 
     @property
+    def key(self) -> str:
+        """The first of the configured keys."""
+        return self.settings.service.api_keys.get_secret_value().split(",")[0].partition("=")[0]
+
+    @property
     def headers(self) -> dict[str, str]:
-        """What a request carries: the first of the configured keys."""
-        key = self.settings.service.api_keys.get_secret_value().split(",")[0].partition("=")[0]
-        return {"Authorization": f"Bearer {key}"}
+        """What a request carries."""
+        return {"Authorization": f"Bearer {self.key}"}
 
     @property
     def pseudonyms(self) -> Pseudonyms:

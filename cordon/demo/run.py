@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from rich.console import Console
 
 from api.query_store import open_store
+from client import Client
 from cordon.demo.attach import await_doors
 from cordon.demo.prepare import prepare
 from cordon.demo.scoreboard import Scoreboard, Verdict, score, truths
@@ -198,12 +198,12 @@ def explain(
         if verdict.outcome != "approve" and tally.truth[i].fraud:
             chosen.setdefault(str(tally.truth[i].kind), i)
     base = running.plan.addresses["http"]
-    with httpx.Client(base_url=base, headers=running.headers, timeout=10.0) as client:
+    with Client(base, running.key) as client:
         for kind, i in list(chosen.items())[:EXPLAINED]:
-            found = client.get(f"/v1/decisions/{i}/explanation").raise_for_status().json()
+            found = client.explanation(i)
             console.print(f"\n[bold]{i}[/bold] ({kind}): {decided[i].outcome}")
-            for reason in found.get("reasons", []):
-                console.print(f"  - {reason.get('text', reason)}")
+            for reason in found.reasons:
+                console.print(f"  - {reason.text}")
     example = next(iter(chosen.values()), None)
     header = next(iter(f"{name}: {value}" for name, value in running.headers.items()))
     console.print("\nAsk it:")

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import numpy as np
 import shap
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from cordon.drill.replayed import THREADS, NothingDecided, headers, recorded, replay, service, train
+from client import ModelExplanation
+from cordon.drill.replayed import THREADS, NothingDecided, client_of, recorded, replay, service, train
 from cordon.stack.local import Local
 from models.artefact import load as load_model
 from models.ensemble import Ensemble
@@ -73,7 +73,7 @@ def drill(directory: Path, decisions: int, say: Callable[[str], None]) -> Explai
         answers = explanations(running, [record["id"] for record in records])
     say(f"{len(answers):,} explanations; recomputing them with shap {shap.__version__}")
     ensemble = load_model(models[0], device="cpu").ensemble
-    told = [_told(answer["model"], ensemble.features) for answer in answers]
+    told = [_told(answer, ensemble.features) for answer in answers]
     ours = np.array([contributions for _, contributions in told])
     theirs = independent(ensemble, np.array([values for values, _ in told], np.float32))
     margins = np.array([record["margin"] for record in records])
@@ -88,13 +88,13 @@ def drill(directory: Path, decisions: int, say: Callable[[str], None]) -> Explai
     )
 
 
-def explanations(running: Local, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What the service explains to a data scientist. Raises `httpx.HTTPError`."""
+def explanations(running: Local, ids: Sequence[str]) -> list[ModelExplanation]:
+    """The model's part of what the service explains to a data scientist. Raises `CordonError`."""
 
-    def ask(some: Sequence[str]) -> list[dict[str, Any]]:
-        with httpx.Client(base_url=running.addresses["http"], headers=headers(running), timeout=60) as client:
-            path = "/v1/decisions/{}/explanation?audience=data_scientist"
-            return [client.get(path.format(id_)).raise_for_status().json() for id_ in some]
+    def ask(some: Sequence[str]) -> list[ModelExplanation]:
+        with client_of(running) as client:
+            found = [client.explanation(id_, audience="data_scientist").model for id_ in some]
+            return [model for model in found if model is not None]
 
     size = math.ceil(len(ids) / THREADS)
     parts = [ids[at : at + size] for at in range(0, len(ids), size)]
@@ -102,12 +102,12 @@ def explanations(running: Local, ids: Sequence[str]) -> list[dict[str, Any]]:
         return [answer for answers in pool.map(ask, parts) for answer in answers]
 
 
-def _told(model: dict[str, Any], features: Sequence[str]) -> tuple[list[float], list[float]]:
+def _told(model: ModelExplanation, features: Sequence[str]) -> tuple[list[float], list[float]]:
     """Values and contributions of an explanation in the model's order, the base value last of these."""
-    found = {item["feature"]: item for item in model["contributions"]}
-    values = [found[name]["value"] for name in features]
-    shares = [found[name]["contribution"] for name in features]
-    return [math.nan if value is None else value for value in values], [*shares, model["base_value"]]
+    found = {item.feature: item for item in model.contributions}
+    values = [found[name].value for name in features]
+    shares = [found[name].contribution for name in features]
+    return [math.nan if value is None else value for value in values], [*shares, model.base_value]
 
 
 def independent(ensemble: Ensemble, matrix: NDArray[np.float32]) -> Floats:

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 import httpx
 import uvloop
+from msgspec import to_builtins
 
 from api.journal_reader import JournalReader
 from api.record import decode_json, unpack
+from client import Client, Limits, Replayed
 from cordon.failure import Failure
 from cordon.settings import Settings
 from cordon.stack.local import Local, Options, local
@@ -102,7 +104,7 @@ def drill(directory: Path, decisions: int, say: Callable[[str], None]) -> Found:
     with service(directory, models[1], say) as running:
         asked = [record["id"] for record in records]
         answers = replays(running, asked)
-        different = [answer for answer in answers if not answer["same"]]
+        different = [answer for answer in answers if not answer.same]
         say(f"{len(answers):,} replayed under {models[1].name}: {len(different)} differ")
         planted = plants(directory / "stack" / "rules" / "sets" / f"{rules}.toml", models[0])
         named = tuple(plant.part for plant in planted if is_named(running, plant, asked[:SAMPLE]))
@@ -110,7 +112,7 @@ def drill(directory: Path, decisions: int, say: Callable[[str], None]) -> Found:
     outcomes = {
         o: sum(r["outcome"] == o for r in records) for o in ("approve", "challenge", "review", "decline")
     }
-    shown = tuple({"id": a["transaction_id"], "found": a["differences"]} for a in different[:5])
+    shown = tuple({"id": a.transaction_id, "found": to_builtins(a.differences)} for a in different[:5])
     return Found(len(answers), len(different), len(planted), named, outcomes, shown)
 
 
@@ -147,15 +149,19 @@ def replay(history: Path, running: Local, decisions: int) -> int:
     past = load_history(history, catalogue.schema, label_delay_ms=catalogue.schema.label_delay_ms)
     before_ms = int(past.time_ms[min(decisions, len(past) - 1)]) + 1
     source = History(history, catalogue.schema, events=events_path(history))
-    door = HttpDoor(running.addresses["http"], headers(running))
+    door = HttpDoor(running.addresses["http"], {"Authorization": f"Bearer {key(running)}"})
     manifest = uvloop.run(to_http(Replay(source, before_ms=before_ms, quiet=True), door))
     return manifest.sent["transaction"]
 
 
-def headers(running: Local) -> dict[str, str]:
-    """What a request carries: the first of the configured keys."""
-    key = running.settings.service.api_keys.get_secret_value().split(",")[0].partition("=")[0]
-    return {"Authorization": f"Bearer {key}"}
+def key(running: Local) -> str:
+    """The first of the configured keys."""
+    return running.settings.service.api_keys.get_secret_value().split(",")[0].partition("=")[0]
+
+
+def client_of(running: Local) -> Client:
+    """A client of the stack's service."""
+    return Client(running.addresses["http"], key(running), limits=Limits(answer_s=60.0))
 
 
 def ready(running: Local) -> Any:
@@ -173,12 +179,12 @@ def recorded(journal: Path) -> list[dict[str, Any]]:
         reader.close()
 
 
-def replays(running: Local, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What the service says of each. Raises `httpx.HTTPError`."""
+def replays(running: Local, ids: Sequence[str]) -> list[Replayed]:
+    """What the service says of each. Raises `CordonError`."""
 
-    def ask(some: Sequence[str]) -> list[dict[str, Any]]:
-        with httpx.Client(base_url=running.addresses["http"], headers=headers(running), timeout=60) as client:
-            return [client.post(f"/v1/decisions/{id_}/replay").raise_for_status().json() for id_ in some]
+    def ask(some: Sequence[str]) -> list[Replayed]:
+        with client_of(running) as client:
+            return [client.replay(id_) for id_ in some]
 
     parts = [ids[i::THREADS] for i in range(THREADS) if ids[i::THREADS]]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -216,6 +222,6 @@ def is_named(running: Local, plant: Plant, ids: Sequence[str]) -> bool:
         answers = replays(running, ids)
     finally:
         plant.file.write_bytes(plant.before)
-    named = [[(d["part"], d["name"]) for d in answer["differences"]] for answer in answers]
-    restored = all(answer["same"] for answer in replays(running, ids))
+    named = [[(d.part, d.name) for d in answer.differences] for answer in answers]
+    restored = all(answer.same for answer in replays(running, ids))
     return restored and all(found == [(plant.part, plant.name)] for found in named)

@@ -1,9 +1,16 @@
-"""Sends a replay to the HTTP door: bounded concurrency, kept connections, retries that the id makes safe."""
+"""Sends a replay to the HTTP door: bounded concurrency, kept connections, retries that the id makes safe.
+
+When to try again is the client's rule. The connections are a thin client of their own: what a full one adds
+to each request would show in latencies that are measured from the scheduled time.
+"""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from random import random
 
+from client.retry import RETRIED, Retry, retry_after_s
 from stream.replay.http_client import Address, Connection, ConnectionLost, Response
 from stream.replay.injection import Placed
 from stream.replay.item import PATHS, Item
@@ -11,8 +18,6 @@ from stream.replay.manifest import Manifest
 
 Answered = Callable[[Item, Response, float], None]
 """Called for each answer with the message, the response, and seconds since the message was due."""
-
-_RETRIED = frozenset({429, 503})
 
 
 class DoorRefused(RuntimeError):
@@ -28,8 +33,7 @@ class HttpDoor:
     connections: int = 64
     queue: int = 1_024
     timeout_s: float = 10.0
-    attempts: int = 8
-    backoff_s: float = 0.05
+    retry: Retry = field(default_factory=lambda: Retry(attempts=9, base_s=0.1))
 
 
 @dataclass(slots=True)
@@ -101,28 +105,25 @@ class HttpSender:
         before = self._under_way.get(item.transaction_id)
         if before is not None and (item.kind != "transaction" or item.injected is not None):
             await asyncio.shield(before)
-        for attempt in range(self.door.attempts):
+        for attempt in itertools.count(1):
             try:
                 response = await connection.post(PATHS[item.kind], item.body)
             except ConnectionLost as error:
                 problem: object = error
-                wait_s = self.door.backoff_s * 2**attempt
+                asked_s = None
             else:
-                if response.status not in _RETRIED:
+                if response.status not in RETRIED:
                     self.manifest.answers[f"{item.kind}:{response.status}"] += 1
                     if self.answered is not None:
                         self.answered(item, response, self.clock() - due_s)
                     return
                 problem = f"status {response.status}"
-                wait_s = _retry_after(response, self.door.backoff_s * 2**attempt)
+                asked_s = retry_after_s(response.headers)
+            wait_s = self.door.retry.wait_s(attempt, asked_s, random())
+            if wait_s is None:
+                raise DoorRefused(f"{self.door.url}{PATHS[item.kind]}: {problem} after {attempt} attempts")
             self.manifest.retries += 1
             await asyncio.sleep(wait_s)
-        raise DoorRefused(f"{self.door.url}{PATHS[item.kind]}: {problem} after {self.door.attempts} attempts")
-
-
-def _retry_after(response: Response, default_s: float) -> float:
-    value = response.headers.get("retry-after", "")
-    return min(float(value), 5.0) if value.replace(".", "", 1).isdigit() else default_s
 
 
 async def paced(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from client import Client, InvalidRequest
 from cordon.commands.parity import payments_plan
 from cordon.parity import Keeper, Outcome, Plan, judge, replay_of, run
 from cordon.pipeline import pipeline
@@ -131,20 +132,20 @@ def test_a_catalogue_never_heard_of_trains_replays_and_decides(tmp_path: Path) -
         running.settle()
         outcome = judge(plan, running, keeper.log, Manifest(), lambda line: None)
         base = running.plan.addresses["http"]
-        with httpx.Client(base_url=base, headers=running.headers) as client:
-            decided = client.get("/v1/decisions/p2499").raise_for_status().json()
-            explained = client.get("/v1/decisions/p2499/explanation").raise_for_status().json()
-            described = client.get("/openapi.json").raise_for_status().text
-            refused = client.post("/v1/decisions", json={"transaction_id": "x", "time": half, "amount": 1})
+        described = httpx.get(f"{base}/openapi.json").raise_for_status().text
+        with Client(base, running.key) as client:
+            decided = client.decision("p2499")
+            explained = client.explanation("p2499")
+            with pytest.raises(InvalidRequest) as refused:
+                client.decide({"transaction_id": "x", "time": half, "amount": 1})
     assert differences(outcome) == {}
     assert outcome.oracle.decisions == 2_500
     assert (outcome.surplus, outcome.apart) == (0, 0)
-    assert decided["degraded"] == []
-    assert 0 <= decided["score"] <= 1_000
+    assert decided.degraded == ()
+    assert 0 <= (decided.score or 0) <= 1_000
     assert explained
     assert '"sender"' in described
-    assert refused.status_code == 422
-    assert "sender" in refused.text
+    assert "sender" in refused.value.problem.detail
 
 
 @pytest.mark.parametrize("fast_lane", [True, False], ids=["fast lane", "lockstep"])

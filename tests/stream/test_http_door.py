@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from client.retry import Retry
 from stream.replay.http_client import Address, Connection, ConnectionLost
 from stream.replay.http_door import DoorRefused, HttpDoor
 from stream.replay.injection import Injection
@@ -19,7 +20,7 @@ def replay(tmp_path, door, *, connections=16, count=300, answered=None, attempts
     async def run():
         async with serving(door) as url:
             plan = Replay(parcels(tmp_path, count), quiet=True, **options)
-            target = HttpDoor(url, connections=connections, backoff_s=0.01, attempts=attempts)
+            target = HttpDoor(url, connections=connections, retry=Retry(attempts, base_s=0.01))
             return await to_http(plan, target, answered=answered)
 
     return asyncio.run(run())

@@ -1,0 +1,74 @@
+"""The client of a decision service: typed answers, typed errors, and retries that are safe.
+
+    with Client("https://cordon.example", "cordon_...") as cordon:
+        answer = cordon.decide({"transaction_id": "tx-1", "time": "2026-11-21T10:00:00Z", ...})
+        if answer.outcome == "decline": ...
+
+`AsyncClient` has the same methods, to be awaited. This package imports nothing of the service.
+"""
+
+from client.answers import (
+    Accepted,
+    Answer,
+    Contribution,
+    CustomerExplanation,
+    Decided,
+    Difference,
+    Entity,
+    Explanation,
+    Freshness,
+    ModelExplanation,
+    Reason,
+    Record,
+    Replayed,
+    RuleResult,
+    Voice,
+)
+from client.asynchronous import AsyncClient
+from client.errors import (
+    Conflict,
+    CordonError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    Problem,
+    Refused,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from client.limits import Limits
+from client.retry import Retry
+from client.synchronous import Client
+
+__all__ = [
+    "Accepted",
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "Conflict",
+    "Contribution",
+    "CordonError",
+    "CustomerExplanation",
+    "Decided",
+    "Difference",
+    "Entity",
+    "Explanation",
+    "Forbidden",
+    "Freshness",
+    "InvalidRequest",
+    "Limits",
+    "ModelExplanation",
+    "NotFound",
+    "Problem",
+    "Reason",
+    "Record",
+    "Refused",
+    "Replayed",
+    "Retry",
+    "RuleResult",
+    "Unauthorized",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "Voice",
+]

@@ -1,0 +1,189 @@
+"""What a service answers, as types. Fields that a newer service adds are ignored."""
+
+from typing import Any, Literal
+
+import msgspec
+
+Outcome = Literal["approve", "challenge", "review", "decline"]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part of an answer, or a whole one."""
+
+
+class Reason(Part, frozen=True):
+    """Why. `weight`: log-odds; `None` for a rule or a policy."""
+
+    code: str
+    text: str
+    weight: float | None = None
+    features: tuple[str, ...] = ()
+
+
+class Freshness(Part, frozen=True):
+    """How fresh the state behind a decision was. `flink_lag_ms`: `None` where it is unknown."""
+
+    state: Literal["fresh", "stale", "rebuilding"]
+    generation: str | None
+    flink_lag_ms: int | None
+
+
+class Decided(Part, frozen=True):
+    """When and by what it was decided. `decided_ms`: epoch."""
+
+    decided_ms: int
+    versions: dict[str, str | None]
+
+
+class Answer(Part, frozen=True):
+    """A decision. `score`: 0 to 1000, `None` without a model. `replay`: it had been decided before."""
+
+    transaction_id: str
+    outcome: Outcome
+    score: int | None
+    reasons: tuple[Reason, ...]
+    decision: Decided
+    freshness: Freshness
+    degraded: tuple[str, ...]
+    replay: bool
+
+
+class Accepted(Part, frozen=True):
+    """A label or event was recorded. `replay`: before already."""
+
+    id: str
+    transaction_id: str
+    replay: bool
+
+
+class Voice(Part, frozen=True):
+    """One source's wish: a rule, the model, the scorecard or a policy, by id."""
+
+    by: str
+    id: str
+    outcome: Outcome
+
+
+class RuleResult(Part, frozen=True):
+    """One rule's result. `missing`: features for want of which it could not be evaluated."""
+
+    id: str
+    result: Literal["hit", "no_hit", "not_evaluated"]
+    mode: str
+    action: str
+    missing: tuple[str, ...] = ()
+    held: str | None = None
+    text: str | None = None
+    reason: str | None = None
+
+
+class Record(Part, frozen=True):
+    """The whole record of a decision; ids are pseudonyms. `expected_loss`: minor units of base currency."""
+
+    type: Literal["decision", "abandoned"]
+    v: int
+    tenant: str
+    id: str
+    decided_ms: int
+    time_ms: int
+    door: str
+    transaction: dict[str, Any]
+    entities: dict[str, str]
+    outcome: Outcome
+    score: int | None
+    probability: float | None
+    margin: float | None
+    expected_loss: float | None
+    scored_by: str | None
+    winner: Voice
+    others: tuple[Voice, ...]
+    rules: tuple[RuleResult, ...]
+    reasons: tuple[Reason, ...]
+    features: tuple[float | None, ...]
+    versions: dict[str, str | None]
+    freshness: Freshness
+    degraded: tuple[str, ...]
+    claim: str
+    stages_us: dict[str, int]
+
+
+class Records(Part, frozen=True):
+    """The newest decisions, newest first."""
+
+    decisions: tuple[Record, ...]
+
+
+class Contribution(Part, frozen=True):
+    """What one feature's value did to the margin, in log-odds."""
+
+    feature: str
+    value: float | None
+    unit: str | None
+    contribution: float
+
+
+class ModelExplanation(Part, frozen=True):
+    """The model's part: `base_value` and all contributions add up to `margin`, but for `additivity_error`."""
+
+    version: str
+    space: str
+    base_value: float
+    margin: float
+    additivity_error: float
+    contributions: tuple[Contribution, ...]
+
+
+class Explanation(Part, frozen=True):
+    """Why it was decided so. `model`: `None` where no model scored it."""
+
+    transaction_id: str
+    outcome: Outcome
+    score: int | None
+    probability: float | None
+    expected_loss: float | None
+    winner: Voice
+    others: tuple[Voice, ...]
+    reasons: tuple[Reason, ...]
+    rules: tuple[RuleResult, ...]
+    freshness: Freshness
+    degraded: tuple[str, ...]
+    versions: dict[str, str | None]
+    model: ModelExplanation | None = None
+
+
+class CustomerExplanation(Part, frozen=True):
+    """What may be told to the customer: no numbers, thresholds or rules."""
+
+    transaction_id: str
+    outcome: Outcome
+    summary: str
+    reasons: tuple[Reason, ...]
+
+
+class Difference(Part, frozen=True):
+    """A part that is not what it was when it was decided."""
+
+    part: str
+    name: str
+    detail: str
+
+
+class Replayed(Part, frozen=True):
+    """A decision made again. `replayed`: `None` where it could not be."""
+
+    transaction_id: str
+    same: bool
+    recorded: dict[str, Any]
+    replayed: dict[str, Any] | None
+    differences: tuple[Difference, ...]
+    as_: Literal["stored", "current"] = msgspec.field(name="as")
+
+
+class Entity(Part, frozen=True):
+    """An entity's features as of `at_ms`; absent is `None`."""
+
+    entity: str
+    pseudonym: str
+    at_ms: int
+    features: dict[str, float | None]
+    freshness: Freshness

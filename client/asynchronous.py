@@ -1,0 +1,134 @@
+"""The asynchronous client."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Literal, Self
+
+import httpx
+
+from client import call
+from client.answers import (
+    Accepted,
+    Answer,
+    CustomerExplanation,
+    Entity,
+    Explanation,
+    Record,
+    Replayed,
+)
+from client.call import Call, Event
+from client.errors import Unavailable, UnexpectedAnswer
+from client.limits import Limits
+from client.retry import Retry
+
+
+class AsyncClient:
+    """One service, over kept connections. Close it, or use it as an asynchronous context manager.
+
+    Every method raises `Refused` (and those below it), `Unavailable`, `UnexpectedAnswer`. It tries again by
+    itself where that can help; ids make everything count once. For one event loop.
+    `credential`: an API key or a token. `random` and `sleep`: of the waits between attempts.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        credential: str,
+        *,
+        limits: Limits | None = None,
+        retry: Retry | None = None,
+        random: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        limits = limits or Limits()
+        self._retry = retry or Retry()
+        self._random = random
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {credential}", "accept": "application/json"},
+            timeout=limits.timeout,
+            limits=limits.pool,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def decide(self, transaction: Event) -> Answer:
+        """Decide a transaction. The same id and content again gets the same answer, marked `replay`."""
+        return await self._send(call.decide(transaction))
+
+    async def label(self, report: Event) -> Accepted:
+        """Report what a transaction turned out to be."""
+        return await self._send(call.label(report))
+
+    async def event(self, report: Event) -> Accepted:
+        """Report what became of a transaction."""
+        return await self._send(call.event(report))
+
+    async def decision(self, id: str) -> Record:
+        """The whole record of a decision."""
+        return await self._send(call.decision(id))
+
+    async def explanation(
+        self, id: str, *, audience: Literal["analyst", "data_scientist"] = "analyst"
+    ) -> Explanation:
+        """Why it was decided so: exact contributions, rules in words."""
+        return await self._send(call.explanation(id, audience))
+
+    async def customer_explanation(self, id: str) -> CustomerExplanation:
+        """What the customer may be told."""
+        return await self._send(call.customer_explanation(id))
+
+    async def replay(self, id: str, *, as_: Literal["stored", "current"] = "stored") -> Replayed:
+        """Decide again, with what decided then or with what decides now. Nothing is recorded."""
+        return await self._send(call.replay(id, as_))
+
+    async def entity(self, type: str, id: str, *, at_ms: int | None = None) -> Entity:
+        """An entity's features as they are now, or as of `at_ms`. Pairs: ids joined by a comma."""
+        return await self._send(call.entity(type, id, at_ms))
+
+    async def decisions(
+        self, *, limit: int = 50, entity: str | None = None, id: str | None = None
+    ) -> tuple[Record, ...]:
+        """The newest decisions, or those of one entity, newest first."""
+        return (await self._send(call.decisions(limit, entity, id))).decisions
+
+    async def _send[T](self, request: Call[T]) -> T:
+        for attempt in itertools.count(1):
+            try:
+                return await self._once(request)
+            except Unavailable as error:
+                wait_s = self._retry.wait_s(attempt, error.retry_after_s, self._random())
+                if wait_s is None:
+                    raise
+            await self._sleep(wait_s)
+        raise AssertionError  # count never ends
+
+    async def _once[T](self, request: Call[T]) -> T:
+        headers = {} if request.content is None else {"content-type": request.content_type}
+        try:
+            response = await self._http.request(
+                request.method,
+                request.path,
+                params=request.params,
+                content=request.content,
+                headers=headers,
+            )
+        except (httpx.UnsupportedProtocol, httpx.DecodingError) as error:
+            raise UnexpectedAnswer(f"{self._http.base_url}: {error}") from error
+        except httpx.TransportError as error:
+            raise Unavailable(f"{self._http.base_url}: {error or type(error).__name__}") from error
+        return call.answer_of(request, response.status_code, response.headers, response.content)

@@ -1,0 +1,138 @@
+"""Requests as values, and answers from bytes: what both clients share. Nothing here does any I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from client.answers import (
+    Accepted,
+    Answer,
+    CustomerExplanation,
+    Entity,
+    Explanation,
+    Record,
+    Records,
+    Replayed,
+)
+from client.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    Problem,
+    Refused,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from client.retry import RETRIED, retry_after_s
+
+Event = Mapping[str, Any]
+"""A transaction, label or event, as the service's schema has it."""
+_REFUSALS: Final[Mapping[int, type[Refused]]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+}
+_SHOWN_BYTES: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Call[T]:
+    """One request and the type of its answer."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    answer: type[T]
+    params: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    content_type: str = "application/json"
+
+
+def decide(transaction: Event) -> Call[Answer]:
+    """Decide a transaction."""
+    return _post("/v1/decisions", transaction, Answer)
+
+
+def label(report: Event) -> Call[Accepted]:
+    """What a transaction turned out to be."""
+    return _post("/v1/labels", report, Accepted)
+
+
+def event(report: Event) -> Call[Accepted]:
+    """What became of a transaction."""
+    return _post("/v1/events", report, Accepted)
+
+
+def decision(id: str) -> Call[Record]:
+    """A decision's record."""
+    return Call("GET", f"/v1/decisions/{_part(id)}", Record)
+
+
+def decisions(limit: int, entity: str | None, id: str | None) -> Call[Records]:
+    """The newest decisions, or an entity's."""
+    given = {"limit": str(limit), "entity": entity, "id": id}
+    return Call("GET", "/v1/decisions", Records, {k: v for k, v in given.items() if v is not None})
+
+
+def explanation(id: str, audience: Literal["analyst", "data_scientist"]) -> Call[Explanation]:
+    """Why it was decided so."""
+    return Call("GET", f"/v1/decisions/{_part(id)}/explanation", Explanation, {"audience": audience})
+
+
+def customer_explanation(id: str) -> Call[CustomerExplanation]:
+    """What the customer may be told."""
+    path = f"/v1/decisions/{_part(id)}/explanation"
+    return Call("GET", path, CustomerExplanation, {"audience": "customer"})
+
+
+def replay(id: str, as_: Literal["stored", "current"]) -> Call[Replayed]:
+    """Decide again; nothing is recorded."""
+    return Call("POST", f"/v1/decisions/{_part(id)}/replay", Replayed, {"as": as_})
+
+
+def entity(type: str, id: str, at_ms: int | None) -> Call[Entity]:
+    """An entity's features."""
+    params = {} if at_ms is None else {"at_ms": str(at_ms)}
+    return Call("GET", f"/v1/entities/{_part(type)}/{_part(id)}", Entity, params)
+
+
+def answer_of[T](call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
+    """The typed answer. `headers`: lower-case keys.
+
+    Raises `Refused` and those below it, `Unavailable` where trying again may help, `UnexpectedAnswer`.
+    """
+    if 200 <= status < 300:
+        try:
+            return msgspec.json.decode(body, type=call.answer)
+        except msgspec.DecodeError as error:
+            raise UnexpectedAnswer(f"{call.method} {call.path}: {error}") from error
+    problem = _problem(status, body)
+    if status in RETRIED:
+        raise Unavailable(f"{status} {problem.code}: {problem.detail}", problem, retry_after_s(headers))
+    if 400 <= status < 500:
+        raise _REFUSALS.get(status, InvalidRequest)(problem)
+    raise UnexpectedAnswer(f"{call.method} {call.path}: {status} {problem.detail}")
+
+
+def _problem(status: int, body: bytes) -> Problem:
+    """Problem details; what a proxy says instead is shown as it is."""
+    try:
+        found = msgspec.json.decode(body, type=dict[str, Any])
+        return Problem(
+            status, str(found["code"]), str(found["title"]), str(found["detail"]), found.get("field")
+        )
+    except (msgspec.DecodeError, KeyError, UnicodeDecodeError):
+        return Problem(status, "http", "no problem details", repr(body[:_SHOWN_BYTES]))
+
+
+def _post[T](path: str, body: Event, answer: type[T]) -> Call[T]:
+    return Call("POST", path, answer, content=msgspec.json.encode(body))
+
+
+def _part(id: str) -> str:
+    return quote(id, safe="")

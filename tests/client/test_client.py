@@ -1,0 +1,145 @@
+"""Both clients against a running service; their types against the document; the guide's blocks."""
+
+import asyncio
+import inspect
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from api.openapi import ANSWER, components
+from client import AsyncClient, Client, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized
+from client import answers as types
+from cordon.stack.supervisor import Stack
+from cordon.stack.valkey import Valkey
+from features import load
+from tests.api.artefact import small_artefact
+from tests.api.processes import Processes, body
+
+PAGE = Path("docs/client.md").read_text()
+SCHEMAS = components(load("payments"))
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory, ports):
+    """The address of a service with a model."""
+    directory = tmp_path_factory.mktemp("client")
+    node = Valkey(directory / "valkey", ports.take())
+    with Stack([node.part()], directory / "parts"):
+        made = Processes(
+            directory, node.url, CORDON_SERVICE__API_KEYS="dev-key=admin,reader=auditor",
+            CORDON_DECIDE__MODEL_DIR=str(small_artefact(directory / "models")),
+        )  # fmt: skip
+        port = ports.take()
+        made.service(port)
+        yield f"http://127.0.0.1:{port}"
+        made.close()
+
+
+class Awaiting:
+    """The asynchronous client with blocking methods, so that one suite tries both."""
+
+    def __init__(self, url, credential):
+        self._client = AsyncClient(url, credential)
+        self._loop = asyncio.new_event_loop()
+
+    def __getattr__(self, name):
+        return lambda *given, **named: self._loop.run_until_complete(
+            getattr(self._client, name)(*given, **named)
+        )
+
+    def end(self):
+        self.close()
+        self._loop.close()
+
+
+@pytest.fixture(params=["blocking", "awaited"])
+def connect(request, url):
+    made = []
+
+    def client(credential="dev-key"):
+        made.append(Client(url, credential) if request.param == "blocking" else Awaiting(url, credential))
+        return made[-1]
+
+    yield client
+    for each in made:
+        each.close() if isinstance(each, Client) else each.end()
+
+
+@pytest.mark.parts
+def test_everything_that_can_be_asked_is_answered_with_its_type(connect, request):
+    cordon, id = connect(), f"typed-{request.node.name}"
+    answer = cordon.decide(body(id, amount=60_000))
+    assert isinstance(answer, types.Answer)
+    assert cordon.decide(body(id, amount=60_000)) == msgspec.structs.replace(answer, replay=True)
+    assert cordon.label({"label_id": id, "transaction_id": id, "time": 1_760_000_001_000, "fraud": True}) == (
+        types.Accepted(id, id, False)
+    )
+    happened = {"event_id": id, "transaction_id": id, "time": 1_760_000_001_000, "kind": "issuer_declined"}
+    assert not cordon.event(happened).replay
+    record = cordon.decision(id)
+    assert (record.id, record.outcome, record.score) == (id, answer.outcome, answer.score)
+    told = cordon.explanation(id, audience="data_scientist")
+    assert told.model is not None
+    shares = sum(each.contribution for each in told.model.contributions)
+    assert told.model.base_value + shares == pytest.approx(told.model.margin, abs=1e-4)
+    assert cordon.customer_explanation(id).summary
+    replayed = cordon.replay(id)
+    assert (replayed.same, replayed.as_, replayed.differences) == (True, "stored", ())
+    assert cordon.entity("card", "cd_0").features["card_count_1h"] >= 1
+    assert cordon.decisions(limit=5) == ()
+
+
+@pytest.mark.parts
+def test_refusals_of_the_service_have_types(connect):
+    cordon = connect()
+    cordon.decide(body("refused"))
+    with pytest.raises(Conflict):
+        cordon.decide(body("refused", amount=7))
+    with pytest.raises(InvalidRequest) as caught:
+        cordon.decide(body("bad", amount=-7))
+    assert caught.value.problem.field == "amount"
+    with pytest.raises(NotFound):
+        cordon.decision("never/decided?")
+    with pytest.raises(Unauthorized):
+        connect("unknown").decision("refused")
+    with pytest.raises(Forbidden):
+        connect("reader").decide(body("refused"))
+    assert connect("reader").decision("refused").id == "refused"
+
+
+@pytest.mark.parts
+def test_the_blocks_of_the_guide_run(url, capsys):
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) >= 5
+    for block in blocks:
+        assert "http://127.0.0.1:8000" in block or "cordon" in block
+        exec(compile(block.replace("http://127.0.0.1:8000", url), "docs/client.md", "exec"), names)
+    assert "range amount" in capsys.readouterr().out
+
+
+def test_both_clients_have_the_same_methods_and_all_are_in_the_guide():
+    def methods(kind):
+        found = inspect.getmembers(kind, inspect.isfunction)
+        return {name: inspect.signature(f) for name, f in found if not name.startswith("_")}
+
+    assert methods(Client) == methods(AsyncClient)
+    assert all(f"`{name}(" in PAGE for name in methods(Client) if name != "close")
+
+
+@pytest.mark.parametrize("name", [
+    "Answer", "Accepted", "Reason", "Freshness", "Voice", "RuleResult", "Record", "Records", "Contribution",
+    "ModelExplanation", "CustomerExplanation", "Entity", "Explanation", "Replayed",
+])  # fmt: skip
+def test_a_type_has_the_fields_of_the_document(name):
+    schema = SCHEMAS["InternalExplanation" if name == "Explanation" else name]
+    fields = {field.encode_name: field for field in msgspec.structs.fields(getattr(types, name))}
+    assert set(fields) == set(schema["properties"])
+    required = {encoded for encoded, field in fields.items() if field.required}
+    assert required <= set(schema["required"])
+
+
+def test_the_documented_example_is_an_answer():
+    assert msgspec.convert(ANSWER["examples"][0], types.Answer, strict=True).transaction_id == "tx-1001"
