@@ -20,11 +20,13 @@ from client.answers import (
     ModelExplanation,
     Reason,
     Record,
+    Records,
     Replayed,
     RuleResult,
     Voice,
 )
 from client.asynchronous import AsyncClient
+from client.call import Search
 from client.errors import (
     Conflict,
     CordonError,
@@ -63,10 +65,12 @@ __all__ = [
     "Problem",
     "Reason",
     "Record",
+    "Records",
     "Refused",
     "Replayed",
     "Retry",
     "RuleResult",
+    "Search",
     "Unauthorized",
     "Unavailable",
     "UnexpectedAnswer",

@@ -36,7 +36,10 @@ class Decided(Part, frozen=True):
 
 
 class Answer(Part, frozen=True):
-    """A decision. `score`: 0 to 1000, `None` without a model. `replay`: it had been decided before."""
+    """A decision. `score`: 0 to 1000, `None` without a model. `replay`: it had been decided before.
+
+    `guard`: the service declines nothing at present, because it declined too much; `None`: it is not guarded.
+    """
 
     transaction_id: str
     outcome: Outcome
@@ -46,6 +49,7 @@ class Answer(Part, frozen=True):
     freshness: Freshness
     degraded: tuple[str, ...]
     replay: bool
+    guard: str | None = None
 
 
 class Accepted(Part, frozen=True):
@@ -78,7 +82,10 @@ class RuleResult(Part, frozen=True):
 
 
 class Record(Part, frozen=True):
-    """The whole record of a decision; ids are pseudonyms. `expected_loss`: minor units of base currency."""
+    """The whole record of a decision; ids are pseudonyms. `expected_loss`: minor units of base currency.
+
+    `guard`: what the guard of the declines did to it, `None` for nothing.
+    """
 
     type: Literal["decision", "abandoned"]
     v: int
@@ -105,12 +112,14 @@ class Record(Part, frozen=True):
     degraded: tuple[str, ...]
     claim: str
     stages_us: dict[str, int]
+    guard: str | None = None
 
 
 class Records(Part, frozen=True):
-    """The newest decisions, newest first."""
+    """A page of decisions, newest first. `next`: the cursor of the following page, `None` at the end."""
 
     decisions: tuple[Record, ...]
+    next: str | None
 
 
 class Contribution(Part, frozen=True):

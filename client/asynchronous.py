@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Literal, Self
 
@@ -17,9 +17,10 @@ from client.answers import (
     Entity,
     Explanation,
     Record,
+    Records,
     Replayed,
 )
-from client.call import Call, Event
+from client.call import Call, Event, Search
 from client.errors import Unavailable, UnexpectedAnswer
 from client.limits import Limits
 from client.retry import Retry
@@ -100,11 +101,22 @@ class AsyncClient:
         """An entity's features as they are now, or as of `at_ms`. Pairs: ids joined by a comma."""
         return await self._send(call.entity(type, id, at_ms))
 
-    async def decisions(
-        self, *, limit: int = 50, entity: str | None = None, id: str | None = None
-    ) -> tuple[Record, ...]:
-        """The newest decisions, or those of one entity, newest first."""
-        return (await self._send(call.decisions(limit, entity, id))).decisions
+    async def search(
+        self, query: Search | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> Records:
+        """A page of the past decisions that match, newest first; all of them without a query."""
+        return await self._send(call.search(query or Search(), limit, cursor))
+
+    async def found(self, query: Search | None = None, *, page: int = 200) -> AsyncIterator[Record]:
+        """Every past decision that matches, newest first, read `page` at a time."""
+        cursor: str | None = None
+        while True:
+            records = await self.search(query, limit=page, cursor=cursor)
+            for record in records.decisions:
+                yield record
+            cursor = records.next
+            if cursor is None:
+                return
 
     async def _send[T](self, request: Call[T]) -> T:
         for attempt in itertools.count(1):

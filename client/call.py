@@ -1,7 +1,7 @@
 """Requests as values, and answers from bytes: what both clients share. Nothing here does any I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from client.answers import (
     CustomerExplanation,
     Entity,
     Explanation,
+    Outcome,
     Record,
     Records,
     Replayed,
@@ -39,6 +40,28 @@ _REFUSALS: Final[Mapping[int, type[Refused]]] = {
     409: Conflict,
 }
 _SHOWN_BYTES: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Filters that all have to hold; times are epoch milliseconds, from inclusive, until exclusive.
+
+    `entity` and `id` go together: `Search(entity="card", id="cd_a")`. `rule`: that hit, live or shadow.
+    `label`: the newest one.
+    """
+
+    entity: str | None = None
+    id: str | None = None
+    outcome: Outcome | None = None
+    rule: str | None = None
+    reason: str | None = None
+    score_min: int | None = None
+    score_max: int | None = None
+    time_from: int | None = None
+    time_until: int | None = None
+    decided_from: int | None = None
+    decided_until: int | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +96,10 @@ def decision(id: str) -> Call[Record]:
     return Call("GET", f"/v1/decisions/{_part(id)}", Record)
 
 
-def decisions(limit: int, entity: str | None, id: str | None) -> Call[Records]:
-    """The newest decisions, or an entity's."""
-    given = {"limit": str(limit), "entity": entity, "id": id}
-    return Call("GET", "/v1/decisions", Records, {k: v for k, v in given.items() if v is not None})
+def search(query: Search, limit: int, cursor: str | None) -> Call[Records]:
+    """A page of past decisions."""
+    given = {**asdict(query), "limit": limit, "cursor": cursor}
+    return Call("GET", "/v1/decisions", Records, {k: str(v) for k, v in given.items() if v is not None})
 
 
 def explanation(id: str, audience: Literal["analyst", "data_scientist"]) -> Call[Explanation]:

@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Literal, Self
 
@@ -17,9 +17,10 @@ from client.answers import (
     Entity,
     Explanation,
     Record,
+    Records,
     Replayed,
 )
-from client.call import Call, Event
+from client.call import Call, Event, Search
 from client.errors import Unavailable, UnexpectedAnswer
 from client.limits import Limits
 from client.retry import Retry
@@ -100,11 +101,19 @@ class Client:
         """An entity's features as they are now, or as of `at_ms`. Pairs: ids joined by a comma."""
         return self._send(call.entity(type, id, at_ms))
 
-    def decisions(
-        self, *, limit: int = 50, entity: str | None = None, id: str | None = None
-    ) -> tuple[Record, ...]:
-        """The newest decisions, or those of one entity, newest first."""
-        return (self._send(call.decisions(limit, entity, id))).decisions
+    def search(self, query: Search | None = None, *, limit: int = 50, cursor: str | None = None) -> Records:
+        """A page of the past decisions that match, newest first; all of them without a query."""
+        return self._send(call.search(query or Search(), limit, cursor))
+
+    def found(self, query: Search | None = None, *, page: int = 200) -> Iterator[Record]:
+        """Every past decision that matches, newest first, read `page` at a time."""
+        cursor: str | None = None
+        while True:
+            records = self.search(query, limit=page, cursor=cursor)
+            yield from records.decisions
+            cursor = records.next
+            if cursor is None:
+                return
 
     def _send[T](self, request: Call[T]) -> T:
         for attempt in itertools.count(1):

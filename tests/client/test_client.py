@@ -1,21 +1,24 @@
 """Both clients against a running service; their types against the document; the guide's blocks."""
 
 import asyncio
+import dataclasses
 import inspect
 import re
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
 from api.openapi import ANSWER, components
-from client import AsyncClient, Client, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized
+from client import AsyncClient, Client, Conflict, Forbidden, InvalidRequest, NotFound, Search, Unauthorized
 from client import answers as types
 from cordon.stack.supervisor import Stack
 from cordon.stack.valkey import Valkey
 from features import load
 from tests.api.artefact import small_artefact
 from tests.api.processes import Processes, body
+from tests.client.server import Reply, Script, serving
 
 PAGE = Path("docs/client.md").read_text()
 SCHEMAS = components(load("payments"))
@@ -88,7 +91,7 @@ def test_everything_that_can_be_asked_is_answered_with_its_type(connect, request
     replayed = cordon.replay(id)
     assert (replayed.same, replayed.as_, replayed.differences) == (True, "stored", ())
     assert cordon.entity("card", "cd_0").features["card_count_1h"] >= 1
-    assert cordon.decisions(limit=5) == ()
+    assert cordon.search(Search(entity="card", id="cd_0"), limit=5) == types.Records((), None)
 
 
 @pytest.mark.parts
@@ -125,7 +128,9 @@ def test_both_clients_have_the_same_methods_and_all_are_in_the_guide():
         found = inspect.getmembers(kind, inspect.isfunction)
         return {name: inspect.signature(f) for name, f in found if not name.startswith("_")}
 
-    assert methods(Client) == methods(AsyncClient)
+    blocking, awaited = methods(Client), methods(AsyncClient)
+    assert blocking.pop("found").parameters == awaited.pop("found").parameters
+    assert blocking == awaited
     assert all(f"`{name}(" in PAGE for name in methods(Client) if name != "close")
 
 
@@ -143,3 +148,46 @@ def test_a_type_has_the_fields_of_the_document(name):
 
 def test_the_documented_example_is_an_answer():
     assert msgspec.convert(ANSWER["examples"][0], types.Answer, strict=True).transaction_id == "tx-1001"
+
+
+@pytest.mark.parts
+def test_a_search_has_the_filters_of_the_document(url):
+    document = httpx.get(f"{url}/openapi.json").json()["paths"]["/v1/decisions"]["get"]
+    filters = {parameter["name"] for parameter in document["parameters"]}
+    assert {field.name for field in dataclasses.fields(Search)} | {"limit", "cursor"} == filters
+
+
+@pytest.mark.parametrize("kind", ["blocking", "awaited"])
+def test_pages_are_followed_to_the_end(kind):
+    record = msgspec.json.encode(RECORD)
+    pages = [b'{"decisions":[%s],"next":"p2"}' % record, b'{"decisions":[],"next":"p3"}',
+             b'{"decisions":[%s],"next":null}' % record]  # fmt: skip
+    script = Script(*(Reply(body=page) for page in pages))
+    with serving(script) as url:
+        assert [r.id for r in listed(kind, url)] == ["a", "a"]
+    assert [path.partition("cursor=")[2] for _, path, _ in script.asked] == ["", "p2", "p3"]
+    assert all("outcome=decline" in path for _, path, _ in script.asked)
+
+
+def listed(kind, url):
+    query = Search(outcome="decline")
+    if kind == "blocking":
+        with Client(url, "k") as client:
+            return list(client.found(query))
+
+    async def collect():
+        async with AsyncClient(url, "k") as client:
+            return [record async for record in client.found(query)]
+
+    return asyncio.run(collect())
+
+
+RECORD = {
+    "type": "decision", "v": 1, "tenant": "demo", "id": "a", "decided_ms": 1, "time_ms": 1, "door": "http",
+    "transaction": {}, "entities": {}, "outcome": "decline", "score": None, "probability": None,
+    "margin": None, "expected_loss": None, "scored_by": None,
+    "winner": {"by": "rule", "id": "r", "outcome": "decline"},
+    "others": [], "rules": [], "reasons": [], "features": [], "versions": {},
+    "freshness": {"state": "fresh", "generation": None, "flink_lag_ms": None}, "degraded": [], "claim": "new",
+    "stages_us": {},
+}  # fmt: skip
