@@ -1,7 +1,9 @@
 """Entry point of the decision service: `python -m api.serve`.
 
-One worker runs in this process; several are child processes behind one listening socket, restarted when
-they die, ended when this process ends. This module and door.py are the ones that read a clock.
+One worker runs in this process; several are child processes, restarted when they die, ended when this
+process ends. Each has a listening socket of its own at the one port, among which the kernel spreads
+connections evenly; it also takes from the others', so that nobody waits for a worker that is away.
+This module and door.py are the ones that read a clock.
 """
 
 import ctypes
@@ -12,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from api.config import InvalidConfiguration, ServiceConfig, here
@@ -37,8 +40,9 @@ def main() -> int:
     except InvalidConfiguration as error:
         LOG.error("%s", error)
         return 2
-    if len(sys.argv) == 3:
-        return _worker(config, int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
+    if len(sys.argv) > 2:
+        number, *files = map(int, sys.argv[1:])
+        return _worker(config, number, [socket.socket(fileno=file) for file in files])
     listening = _listen(config)
     _share_metrics(config)
     if config.workers == 1:
@@ -46,12 +50,18 @@ def main() -> int:
     return _supervise(config, listening)
 
 
-def _listen(config: ServiceConfig) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((config.host, config.port))
-    listening.listen(BACKLOG)
-    return listening
+def _listen(config: ServiceConfig) -> list[socket.socket]:
+    """A socket for each worker."""
+    found = []
+    for _ in range(config.workers):
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if config.workers > 1:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((config.host, config.port))
+        listening.listen(BACKLOG)
+        found.append(listening)
+    return found
 
 
 def _share_metrics(config: ServiceConfig) -> None:
@@ -65,7 +75,7 @@ def _share_metrics(config: ServiceConfig) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
 
-def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int:
+def _worker(config: ServiceConfig, number: int, listening: Sequence[socket.socket]) -> int:
     # Imported here: Prometheus reads its environment when it is imported.
     import uvicorn
 
@@ -113,7 +123,7 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
     settle_garbage()
-    server.run(sockets=[listening, *(listening.dup() for _ in range(ACCEPTED_PER_ROUND - 1))])
+    server.run(sockets=[*listening, *(listening[number].dup() for _ in range(ACCEPTED_PER_ROUND - 1))])
     parts.close()
     if service.fatal is not None:
         LOG.error("stopped: %s", service.fatal)
@@ -121,7 +131,7 @@ def _worker(config: ServiceConfig, number: int, listening: socket.socket) -> int
     return 0
 
 
-def _supervise(config: ServiceConfig, listening: socket.socket) -> int:
+def _supervise(config: ServiceConfig, listening: Sequence[socket.socket]) -> int:
     """Keep the workers running until a signal."""
     stopping = False
 
@@ -131,7 +141,8 @@ def _supervise(config: ServiceConfig, listening: socket.socket) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    os.set_inheritable(listening.fileno(), True)
+    for each in listening:
+        os.set_inheritable(each.fileno(), True)
     workers: dict[int, subprocess.Popen[bytes]] = {}
     while not stopping:
         for number in range(config.workers):
@@ -148,9 +159,10 @@ def _supervise(config: ServiceConfig, listening: socket.socket) -> int:
     return 0
 
 
-def _start(number: int, listening: socket.socket) -> "subprocess.Popen[bytes]":
+def _start(number: int, listening: Sequence[socket.socket]) -> "subprocess.Popen[bytes]":
+    files = [str(each.fileno()) for each in listening]
     return subprocess.Popen(
-        [sys.executable, "-m", "api.serve", str(number), str(listening.fileno())],
+        [sys.executable, "-m", "api.serve", str(number), *files],
         close_fds=False,
         preexec_fn=_die_with_parent,
     )
