@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from features.event import InvalidEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """A transaction was decided and recorded, now or (`replay`) before: the record or its receipt."""
 
     record: Mapping[str, Any]
     replay: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A label or lifecycle event was observed and recorded, now or (`replay`) before."""
 
     record: Mapping[str, Any]

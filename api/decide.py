@@ -7,7 +7,7 @@ over the model: a rule is easier to defend. A guarded service (api/brakes) decli
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from api.outcome import Outcome
 from api.rules.rule import Circumstances, Facts, RuleResult, RuleSet
@@ -18,8 +18,7 @@ FreshnessState = Literal["fresh", "stale", "rebuilding"]
 Source = Literal["rule", "model", "scorecard", "policy"]
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """A transaction as the decision sees it: ids are pseudonyms, money in minor units of the base currency.
 
     `features`: the exact vector by name, absent values `None`. `unit`: the id that rollouts hash.
@@ -34,8 +33,7 @@ class Case:
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the model said. `band`: the outcome its money-based thresholds ask for."""
 
     source: Literal["model", "scorecard"]
@@ -77,8 +75,7 @@ class Policy:
         return cls.of(int(amount), cast(StalePolicy, stale))
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What else a decision depends on, recorded with it. `degraded`: parts that did not take part; `guard`:
     the mode of a guarded service (api/brakes), in which nothing is declined: what would be is reviewed."""
 
@@ -88,8 +85,7 @@ class Context:
     guard: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Voice:
+class Voice(NamedTuple):
     """One source's wish: a rule (by id), the model, the scorecard, or a policy (by name)."""
 
     by: Source
@@ -97,8 +93,7 @@ class Voice:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """One immutable decision. `others`: what the sources that did not win would have given. The voices say
     what they asked for, also where a guard softened the outcome."""
 

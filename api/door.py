@@ -211,7 +211,7 @@ class Door:
                 count_answer(self._metrics, answer, "kafka")
             early = isinstance(answer, Unknown) and answer.transaction_id in self._waiting_ids()
             if (early or isinstance(answer, Pending | Unavailable)) and isinstance(item.event, Inbound):
-                self._aside.append(replace(item, event=replace(item.event, waited=True)))
+                self._aside.append(replace(item, event=item.event._replace(waited=True)))
                 if isinstance(answer, Unavailable):
                     in_time = in_time and answer.part != "time"
                     blocked = blocked or answer.part not in ("store", "time")

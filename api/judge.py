@@ -1,10 +1,10 @@
 """From observed states to decision records: vectors, verdicts, rules, reasons. No I/O."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, deci
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
 from api.rules.feed import Update
-from api.rules.rule import Circumstances, RuleResult, RuleSet, unit_of
+from api.rules.rule import Circumstances, RuleSet, unit_of
 from api.work import Work
 from features.catalogue import Catalogue
 from features.evaluate import Evaluator, Row
@@ -27,8 +27,7 @@ from models.reasons import Reason
 REASONS_MAX: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """A work with what the store said of it; `None`: the store said nothing."""
 
     work: Work
@@ -171,7 +170,7 @@ class Judge:
             parts.append("model")
         else:
             verdict = self._verdicts(matrix, [case.amount], [parts], about.circumstances.now_ms)[0]
-        about = replace(about, degraded=tuple(parts))
+        about = about._replace(degraded=tuple(parts))
         decision = decide(case, verdict, self.rules, self.policy, about)
         return decision, self._reasons(matrix, [decision])[0]
 
@@ -348,7 +347,7 @@ def shown(decision: Decision) -> dict[str, Any]:
         "scored_by": None if verdict is None else verdict.source,
         "winner": _voice(decision.winner),
         "others": [_voice(voice) for voice in decision.others],
-        "rules": [_result(r) for r in decision.rules],
+        "rules": [result.shown for result in decision.rules],
         "degraded": list(decision.degraded),
         **guard,
     }
@@ -356,17 +355,6 @@ def shown(decision: Decision) -> dict[str, Any]:
 
 def _voice(voice: Any) -> dict[str, str]:
     return {"by": voice.by, "id": voice.id, "outcome": voice.outcome.word}
-
-
-def _result(result: RuleResult) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "id": result.id, "result": result.result, "mode": result.mode, "action": result.action,
-    }  # fmt: skip
-    if result.missing:
-        found["missing"] = list(result.missing)
-    if result.held is not None:
-        found["held"] = result.held
-    return found
 
 
 def _reason(reason: Reason) -> dict[str, Any]:

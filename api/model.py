@@ -6,9 +6,10 @@ What can go wrong, and what the caller does about it:
 * `ModelRefused`   do not start, or keep the model that serves: this one cannot be loaded here
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from math import isfinite
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +68,10 @@ class ServingModel:
             margins = self.scorer.score(self.own(matrix))
         except (RuntimeError, ValueError) as error:
             raise ModelFailed(f"{self.version}: {error}") from error
-        if not np.isfinite(margins).all():
+        found = margins.tolist()
+        if not all(map(isfinite, found)):
             raise ModelFailed(f"{self.version}: margins are not finite")
-        return self._verdicts("model", margins, self.calibrator.probability(margins), amounts)
+        return self._verdicts("model", found, map(self.calibrator.probability_of, found), amounts)
 
     def fallback(self, matrix: Matrix, amounts: Sequence[int]) -> list[Verdict] | None:
         """What the scorecard says of catalogue vectors, where the artefact has one."""
@@ -79,7 +81,8 @@ class ServingModel:
         margins = self.scorecard.score(
             {name: own[:, i] for i, name in enumerate(self.features)}, rows=len(own)
         )
-        return self._verdicts("scorecard", margins, self.scorecard.probability(margins), amounts)
+        probabilities = self.scorecard.probability(margins).tolist()
+        return self._verdicts("scorecard", margins.tolist(), probabilities, amounts)
 
     def contributions(self, matrix: Matrix) -> NDArray[np.float64]:
         """Exact SHAP values of the margin `[n, own features + 1]`, base value last. Raises `ModelFailed`."""
@@ -94,21 +97,20 @@ class ServingModel:
 
     def _verdicts(
         self,
-        source: str,
-        margins: NDArray[np.float64],
-        probabilities: NDArray[np.float64],
+        source: Literal["model", "scorecard"],
+        margins: Sequence[float],
+        probabilities: Iterable[float],
         amounts: Sequence[int],
     ) -> list[Verdict]:
-        scores = score_1000(probabilities).tolist()
-        rows = zip(margins.tolist(), probabilities.tolist(), scores, amounts, strict=True)
+        policy = self.policy
         return [
             Verdict(
-                "model" if source == "model" else "scorecard",
+                source,
                 margin,
                 probability,
-                score,
-                BY_WORD[band(probability, amount, self.policy)],
+                score_1000(probability),
+                BY_WORD[band(probability, amount, policy)],
                 expected_loss_minor(probability, amount),
             )
-            for margin, probability, score, amount in rows
+            for margin, probability, amount in zip(margins, probabilities, amounts, strict=True)
         ]

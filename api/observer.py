@@ -6,6 +6,7 @@ that computing them per entity costs several times as much.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 from features.catalogue import Catalogue
 from features.layout import Layout, Observation
@@ -70,4 +71,6 @@ def _plan(layouts: tuple[Layout, ...], source: str) -> _Plan:
 
 def _pick(indices: tuple[int, ...]) -> Pick:
     """Values at `indices`; index 0 holds 0: another source's slot."""
+    if len(indices) > 1:
+        return itemgetter(*indices)
     return lambda values: tuple([values[i] for i in indices])

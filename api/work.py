@@ -1,8 +1,7 @@
 """From an inbound event to what is asked of the store: validation, pseudonyms, observations."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from api.observer import Observer
 from api.record import encode_json
@@ -26,8 +25,7 @@ Door = Literal["http", "kafka"]
 EventKind = Literal["transaction", "label", "event"]
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(NamedTuple):
     """One event at a door: its kind and the decoded JSON, not yet validated.
 
     `waited`: it was in time when it first came and had to wait for a part that was down since.
@@ -39,8 +37,7 @@ class Inbound:
     waited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """One valid event, ready to be claimed and observed.
 
     `facts`: what goes into the record and, meanwhile, into the open claim. `values`: the transaction's

@@ -39,6 +39,8 @@ class Catalogue:
     layouts: Mapping[str, Layout] = field(init=False, repr=False, compare=False)
     nodes: tuple[Node, ...] = field(init=False, repr=False, compare=False)
     outputs: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    mark_fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Fields whose values are remembered in some map, sorted."""
 
     def __post_init__(self) -> None:
         names = [f.name for f in self.features]
@@ -53,7 +55,10 @@ class Catalogue:
         layouts = {e.name: _layout(self.schema, e.name, terms) for e in self.schema.entities}
         object.__setattr__(self, "nodes", nodes)
         object.__setattr__(self, "outputs", outputs)
-        object.__setattr__(self, "layouts", {name: layout for name, layout in layouts.items() if layout})
+        kept = {name: layout for name, layout in layouts.items() if layout}
+        object.__setattr__(self, "layouts", kept)
+        marks = {m.field for layout in kept.values() for m in layout.maps}
+        object.__setattr__(self, "mark_fields", tuple(sorted(marks)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,11 +76,6 @@ class Catalogue:
     def entities(self) -> tuple[str, ...]:
         """Entities that keep state, in the schema's order."""
         return tuple(self.layouts)
-
-    @property
-    def mark_fields(self) -> tuple[str, ...]:
-        """Fields whose values are remembered in some map, sorted."""
-        return tuple(sorted({m.field for layout in self.layouts.values() for m in layout.maps}))
 
     @property
     def sources(self) -> frozenset[str]:

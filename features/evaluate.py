@@ -6,10 +6,9 @@ compiled kernel parses all states in place.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import nan
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,7 @@ _PAD: Final = b"\0" * 8
 Bytes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One transaction to evaluate.
 
     `values`: validated fields. `states`: bytes of each present entity's state as it was before, `None` if it

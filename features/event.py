@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from features.catalogue import Catalogue
 from features.measure import Scalar, place_of
@@ -41,8 +41,7 @@ class InvalidEvent(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """A validated transaction. `values`: the schema's fields, absent ones missing; the amount field is in
     minor units of the base currency, `original_amount` in those of the event's currency."""
 
@@ -73,8 +72,7 @@ class LifecycleEvent:
     amount: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """An event beyond the door: pseudonyms of its entities (absent ones missing) and of remembered values.
     `marks` may hold `place`, a grid cell."""
 
@@ -152,12 +150,15 @@ def identify(catalogue: Catalogue, pseudonyms: Pseudonyms, values: Mapping[str, 
     """Pseudonyms of the entities and remembered values of one transaction."""
     schema = catalogue.schema
     entities = {}
+    known = values.get
     for entity in schema.entities:
-        parts = tuple(values.get(name) for name in entity.fields)
+        parts = [known(name) for name in entity.fields]
         if None not in parts:
-            entities[entity.name] = pseudonyms.entity(entity.name, tuple(map(_text, parts)))
+            entities[entity.name] = pseudonyms.entity(entity.name, tuple([_text(part) for part in parts]))
     marks = {
-        f: pseudonyms.mark(f, _text(values[f])) for f in catalogue.mark_fields if values.get(f) is not None
+        name: pseudonyms.mark(name, _text(value))
+        for name in catalogue.mark_fields
+        if (value := known(name)) is not None
     }
     if schema.latitude and schema.longitude:
         place = place_of(_float(values.get(schema.latitude)), _float(values.get(schema.longitude)))

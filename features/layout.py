@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from features.measure import TRANSACTION, Head, Measure, Scalar, SeenMap
 from features.tier import TIERS
@@ -46,8 +47,7 @@ class Layout:
         return max(0, (newest_ms - self.keep_ms[tier]) // TIERS[tier].length_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """One event as one entity's state sees it.
 
     `event`: keyed number of the event's id. `deltas`, `heads`, `marks`: aligned with the layout's

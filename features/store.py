@@ -11,7 +11,7 @@ What can go wrong, and what the caller does about it:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from features.layout import Observation
 from features.state import Assertion
@@ -38,8 +38,7 @@ class Status(StrEnum):
     EXPIRED = "expired"  # the deadline passed before the store got to it: nothing changed
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One entity that an event touches."""
 
     entity: str
@@ -47,8 +46,7 @@ class Target:
     observation: Observation
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """One event that asks to be claimed and observed.
 
     `key`: `tx:<id>`, `label:<id>` or `event:<id>`. `content`: keyed 16-byte digest. `owner`: token of
@@ -65,8 +63,7 @@ class Arrival:
     observe: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(NamedTuple):
     """What the store answers to an arrival.
 
     `states`: bytes of each target's state as it was before, `None` if there was none; aligned with the

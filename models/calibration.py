@@ -6,7 +6,9 @@ is exactly 0 or 1, and a block of three rows does not claim certainty. Between k
 strictly rising, so that it keeps the order of the margins inside the calibrated range.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,18 @@ class Calibrator:
     def probability(self, margins: ArrayLike) -> NDArray[np.float64]:
         """Probability of fraud, float64, of each margin; constant beyond the outermost knots."""
         return np.interp(np.asarray(margins, dtype=np.float64), *self._knots)
+
+    def probability_of(self, margin: float) -> float:
+        """`probability` of one margin, bit for bit: NumPy's interpolation without its cost per call."""
+        x, p = self.margins, self.probabilities
+        above = bisect_right(x, margin)
+        if above == 0:
+            return p[0]
+        if above == len(x):
+            return p[-1]
+        left = above - 1
+        slope = (p[above] - p[left]) / (x[above] - x[left])
+        return slope * (margin - x[left]) + p[left]
 
     def to_json(self) -> dict[str, Any]:
         return {"margins": list(self.margins), "probabilities": list(self.probabilities)}
@@ -78,6 +92,6 @@ def _pool(
     return np.array(blocks)
 
 
-def score_1000(probability: ArrayLike) -> NDArray[np.int64]:
+def score_1000(probability: float) -> int:
     """The 0-1000 score: the probability in thousandths, rounded half up (900 means 90 %)."""
-    return np.floor(np.asarray(probability, dtype=np.float64) * 1000.0 + 0.5).astype(np.int64)
+    return floor(probability * 1000.0 + 0.5)

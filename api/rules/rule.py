@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from api.outcome import Outcome
 from api.rules.check import Checked
@@ -86,10 +86,21 @@ class RuleResult:
     counts: bool
     missing: tuple[str, ...] = ()
     held: Held | None = None
+    shown: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    """What a record says of it; made once, since results are."""
+
+    def __post_init__(self) -> None:
+        found: dict[str, Any] = {
+            "id": self.id, "result": self.result, "mode": self.mode, "action": self.action,
+        }  # fmt: skip
+        if self.missing:
+            found["missing"] = list(self.missing)
+        if self.held is not None:
+            found["held"] = self.held
+        object.__setattr__(self, "shown", found)
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What rules look at. `features`: by name, absent ones `None`; money in minor units.
 
     `unit`: the id (pseudonym) whose stable hash decides a rollout.

@@ -8,7 +8,7 @@ rules, decisions, reasons and records are made anew each time by the code that s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, Self
@@ -94,14 +94,14 @@ class Decider:
         """A transaction under another id, with an amount up to a quarter larger or smaller."""
         read = self.reads[number % len(self.reads)]
         percent = 75 + number * 7_919 % 51
-        return replace(read, work=_varied(read.work, f"{prefix}{number}", percent))
+        return read._replace(work=_varied(read.work, f"{prefix}{number}", percent))
 
 
 def _varied(work: Work, id: str, percent: int) -> Work:
     amount = max(1, int(str(work.values["amount"])) * percent // 100)
     shown: dict[str, Any] = {**work.facts["transaction"], "amount": amount}
     facts = {**work.facts, "id": id, "transaction": shown}
-    return replace(work, facts=facts, values={**work.values, "amount": amount})
+    return work._replace(facts=facts, values={**work.values, "amount": amount})
 
 
 def _reads(catalogue: Catalogue, pseudonyms: Pseudonyms, path: Path) -> Iterator[Read]:

@@ -73,7 +73,7 @@ def test_nothing_above_the_limit_is_approved_unseen(amount, band, scorecard):
     ("review", Outcome.REVIEW, True),
 ])  # fmt: skip
 def test_what_a_stale_store_means_is_a_policy(stale, outcome, scored):
-    context = replace(CONTEXT, freshness=Freshness("stale", "g", 99_000))
+    context = CONTEXT._replace(freshness=Freshness("stale", "g", 99_000))
     found = decide(case(), verdict(Outcome.CHALLENGE), rules_for(), replace(POLICY, stale=stale), context)
     assert (found.outcome, found.verdict is not None, found.degraded) == (outcome, scored, ("stale",))
 

@@ -326,7 +326,7 @@ def test_damaged_state_costs_only_its_own_transaction_the_history(bench):
         def land(self):
             seen = self.inner.land()
             return [
-                replace(s, states=tuple(b"rubbish" for _ in s.states))
+                s._replace(states=tuple(b"rubbish" for _ in s.states))
                 if any(t.pseudonym == damaged for t in a.targets) else s
                 for a, s in zip(self.arrivals, seen, strict=True)
             ]  # fmt: skip

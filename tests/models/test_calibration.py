@@ -54,4 +54,15 @@ def test_knots_that_do_not_rise_are_refused():
 
 
 def test_the_score_is_the_probability_in_thousandths():
-    assert score_1000([0.0, 0.0004, 0.0005, 0.9, 0.99951]).tolist() == [0, 0, 1, 900, 1000]
+    assert [score_1000(p) for p in (0.0, 0.0004, 0.0005, 0.9, 0.99951)] == [0, 0, 1, 900, 1000]
+
+
+@given(
+    st.lists(st.integers(-12_000, 12_000), min_size=1, max_size=40, unique=True),
+    st.lists(st.floats(-20, 20), min_size=1),
+)
+def test_one_margin_gets_the_very_probability_of_many(knots, margins):
+    x = [knot / 997 for knot in sorted(knots)]
+    calibrator = Calibrator(tuple(x), tuple(np.linspace(0.001, 0.999, len(x)).tolist()))
+    every = [*margins, *x]
+    assert [calibrator.probability_of(m) for m in every] == calibrator.probability(every).tolist()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import features
-from models.reasons import ReasonBook, load_reasons
+from models.reasons import ROWS_BY_COLUMN, ReasonBook, load_reasons
 
 BOOK = load_reasons()
 
@@ -69,9 +69,9 @@ def test_contributions_of_one_idea_are_one_reason():
 def test_sums_do_not_depend_on_the_batch():
     vector = features.load("payments").features
     reasons = BOOK.group(vector)
-    contributions = np.random.default_rng(1).normal(size=(20, len(vector) + 1))
+    contributions = np.random.default_rng(1).normal(size=(3 * ROWS_BY_COLUMN, len(vector) + 1))
     whole = reasons.sums(contributions)
-    single = np.vstack([reasons.sums(contributions[i : i + 1]) for i in range(20)])
+    single = np.vstack([reasons.sums(contributions[i : i + 1]) for i in range(len(contributions))])
     assert whole.tobytes() == single.tobytes()
     assert np.allclose(whole.sum(axis=1), contributions[:, :-1].sum(axis=1))
 
