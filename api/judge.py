@@ -1,7 +1,7 @@
 """From observed states to decision records: vectors, verdicts, rules, reasons. No I/O."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
