@@ -71,14 +71,15 @@ class Parts:
 class LazyStore:
     """The query store, opened at the first look-up and again after a failure."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, warm: Path | None = None) -> None:
         self._url = url
+        self._warm = warm
         self._open: QueryStore | None = None
 
     def __call__(self) -> QueryStore:
         """The open store. Raises `QueryStoreUnavailable`."""
         if self._open is None:
-            self._open = open_store(self._url)
+            self._open = open_store(self._url, self._warm)
         return self._open
 
     def record(self, transaction_id: str) -> Mapping[str, Any] | None:
@@ -181,7 +182,7 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock:
         judge.adopt(update)
     judge.warm_up()
     gauge = FreshnessGauge(store, config.stale_after_ms)
-    past = LazyStore(config.query_store)
+    past = LazyStore(config.query_store, config.warm_dir)
     parent = Path(config.journal_dir)
     attempts = Attempts(parent)
     journal = open_journal(parent / worker, config.segment_bytes)

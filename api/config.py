@@ -55,6 +55,9 @@ class ServiceConfig:
     checkpoint_records: int = 10_000
     checkpoint_ms: int = 5_000
     query_store: str = "sqlite:///.cordon/store.sqlite"
+    warm_dir: Path = Path(".cordon/warm")
+    hot_days: int | None = None
+    move_every_s: int = 600
     catalogue: str = "payments"
     lateness_ms: int | None = None
     future_skew_ms: int | None = None
@@ -118,6 +121,9 @@ class ServiceConfig:
             checkpoint_records=read.number("AUDIT__CHECKPOINT_RECORDS", defaults.checkpoint_records),
             checkpoint_ms=read.number("AUDIT__CHECKPOINT_MS", defaults.checkpoint_ms),
             query_store=read.text("STORE_URL", defaults.query_store),
+            warm_dir=Path(read.text("TIER__WARM", str(defaults.warm_dir))),
+            hot_days=read.optional_number("TIER__HOT_DAYS"),
+            move_every_s=read.number("TIER__EVERY_S", defaults.move_every_s),
             catalogue=catalogue,
             lateness_ms=read.optional_number("CATALOGUE__LATENESS_MS"),
             future_skew_ms=read.optional_number("CATALOGUE__FUTURE_SKEW_MS"),

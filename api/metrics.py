@@ -55,6 +55,8 @@ MetricName = Literal[
     "cordon_projected_records",
     # Counter: decisions of an id that had been decided before (both are kept).
     "cordon_doubled_decisions",
+    # Counter: decisions moved from the query store into the warm store.
+    "cordon_moved_decisions",
     # Gauge, by brake (a rule, or guard:decline_rate): 1 while it is pulled.
     "cordon_brakes",
 ]
@@ -80,6 +82,7 @@ _LABELS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "cordon_published_records": ("counter", (), "records shipped to Kafka"),
     "cordon_projected_records": ("counter", ("topic",), "records projected into the query store"),
     "cordon_doubled_decisions": ("counter", (), "decisions of an id decided before"),
+    "cordon_moved_decisions": ("counter", (), "decisions moved into the warm store"),
     "cordon_brakes": ("gauge", ("brake",), "brakes that are pulled"),
 }
 

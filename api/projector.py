@@ -19,6 +19,7 @@ from api.compose import store_of
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.engine import QueryStoreUnavailable
 from api.metrics import Metrics
+from api.past.mover import Mover
 from api.query_store import Logged, QueryStore, open_store
 from api.record import decode_json, receipt
 from features.catalogue import load
@@ -144,6 +145,17 @@ def consumer_settings(config: ServiceConfig) -> dict[str, Any]:
     }
 
 
+def mover_of(config: ServiceConfig, metrics: Metrics) -> Mover | None:
+    """What moves old decisions, where they are to be moved."""
+    if config.hot_days is None:
+        return None
+    return Mover(config.query_store, config.warm_dir, config.hot_days, config.move_every_s, metrics, _now_ms)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def main() -> int:
     """Run until told to stop; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -155,14 +167,23 @@ def main() -> int:
         return 2
     metrics = Metrics()
     metrics.serve(config.host, config.metrics_port)
-    projector = Projector(config, store, lambda: open_store(config.query_store, migrating=True), metrics)
+    projector = Projector(
+        config, store, lambda: open_store(config.query_store, config.warm_dir, migrating=True), metrics
+    )
 
     def stop(*_: object) -> None:
         projector.stopping = True
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    projector.run()
+    mover = mover_of(config, metrics)
+    if mover is not None:
+        mover.start()
+    try:
+        projector.run()
+    finally:
+        if mover is not None:
+            mover.stop()
     store.close()
     return 0
 

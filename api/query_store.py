@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -56,13 +57,14 @@ class QueryStore(Protocol):
         """Release the database."""
 
 
-def open_store(url: str, *, migrating: bool = False) -> QueryStore:
+def open_store(url: str, warm: Path | None = None, *, migrating: bool = False) -> QueryStore:
     """The query store at `sqlite:///PATH` or `postgresql://...`, its schema as this code needs it.
 
-    `migrating`: it is made so where it is not. An SQLite file is migrated by whoever opens it.
+    `warm`: directory that old decisions went to. `migrating`: the schema is made so where it is not;
+    an SQLite file is migrated by whoever opens it.
     Raises `QueryStoreUnavailable`, `ValueError` for another address.
     """
     # Imported by those who look back: SQLAlchemy takes a while.
     from api.past.store import SqlStore
 
-    return SqlStore.open(url, migrating=migrating)
+    return SqlStore.open(url, warm, migrating=migrating)

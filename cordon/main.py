@@ -31,7 +31,7 @@ COMMANDS = {
     "rules": "Check, publish and backtest rules; what they cost.",
     "audit": "Verify journals offline with public keys alone, prove a record, export, rotate keys.",
     "access": "Make API keys.",
-    "store": "Bring the query store's schema to this version.",
+    "store": "Migrate the query store; move what is old into the warm store.",
     "reference": "Print the reference of features, rules and settings.",
     "config": "Show the settings, with secrets hidden.",
 }

@@ -119,6 +119,18 @@ class Audit(Group):
     )
 
 
+class Tier(Group):
+    """Where decisions go when they are old. See docs/query-store.md."""
+
+    warm: Path = Field(
+        default=Path(".cordon/warm"), description="Parquet files of decisions that left the query store"
+    )
+    hot_days: int | None = Field(
+        default=None, ge=1, description="days that decisions stay in the query store; absent: for ever"
+    )
+    every_s: int = Field(default=600, ge=1, description="how often the projector moves what is older")
+
+
 class Catalogue(Group):
     """What the features are, and how event time is treated."""
 
@@ -262,6 +274,7 @@ class Settings(BaseSettings):
         default="sqlite:///.cordon/store.sqlite",
         description="query store: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE",
     )
+    tier: Tier = Tier()
     catalogue: Catalogue = Catalogue()
     service: Service = Service()
     access: Access = Access()

@@ -45,6 +45,9 @@ class Backend(Protocol):
     def add(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         """Rows that are new, in the order of the table's columns."""
 
+    def remove(self, connection: Connection, table: Table, keys: Sequence[Row]) -> None:
+        """Rows by their primary keys, in the order of its columns."""
+
 
 class Sqlite:
     """One file, write-ahead logged: any number of readers beside one writer."""
@@ -96,6 +99,12 @@ class Sqlite:
             text = self._inserts[table.name] = str(insert(table).compile(dialect=sqlite.dialect()))
         connection.exec_driver_sql(text, list(rows))
 
+    def remove(self, connection: Connection, table: Table, keys: Sequence[Row]) -> None:
+        """See `Backend.remove`."""
+        if keys:
+            condition = " AND ".join(f'"{column.name}" = ?' for column in table.primary_key)
+            connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {condition}", list(keys))
+
 
 class Postgres:
     """A server. Writers wait for each other by an advisory lock, so that what is new can be copied in."""
@@ -138,6 +147,17 @@ class Postgres:
             copy.set_types(kinds)
             for row in rows:
                 copy.write_row(row)
+
+    def remove(self, connection: Connection, table: Table, keys: Sequence[Row]) -> None:
+        """See `Backend.remove`: one statement."""
+        if not keys:
+            return
+        columns = list(table.primary_key)
+        lists = ", ".join(f"%s::{c.type.compile(connection.dialect).split(' ')[0]}[]" for c in columns)
+        names = ", ".join(f'"{c.name}"' for c in columns)
+        same = " AND ".join(f'{table.name}."{c.name}" = gone."{c.name}"' for c in columns)
+        text = f"DELETE FROM {table.name} USING unnest({lists}) AS gone({names}) WHERE {same}"
+        connection.exec_driver_sql(text, tuple(list(values) for values in zip(*keys, strict=True)))
 
 
 def backend_of(address: str, *, writes: bool = False) -> Backend:

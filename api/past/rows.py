@@ -113,6 +113,12 @@ def _terms(head: _Decision) -> Iterator[tuple[str, str]]:
             yield "rule", rule.id
 
 
+def terms_of(payload: bytes) -> list[Row]:
+    """Terms of one decision. Raises `MalformedRecord`."""
+    (terms,) = rows_of([Logged("", 0, 0, payload)]).terms.values()
+    return terms
+
+
 def entity_kind(entity: str) -> str:
     """Kind of the terms that are an entity's pseudonyms."""
     return f"entity:{entity}"

@@ -3,6 +3,7 @@
     decision   one row per decided transaction; `fraud`: its newest label, NULL without any
     term       what a decision can be found by: its entities, the rules that hit, its reasons
     label, lifecycle, doubled, position
+    warm_file, moved   where decisions went that are no longer here; `adopted`: all of its rows are moved
 
 Text is compared byte by byte on both databases: cursors rely on one order.
 """
@@ -13,7 +14,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from sqlalchemy.dialects.postgresql import TEXT
 from sqlalchemy.types import TypeEngine
 
-VERSION: Final = "0002"
+VERSION: Final = "0003"
 VERSION_TABLE: Final = "alembic_version"
 METADATA: Final = MetaData()
 Word: Final[TypeEngine[str]] = Text().with_variant(TEXT(collation="C"), "postgresql")
@@ -84,3 +85,8 @@ DOUBLED: Final = _table(
 POSITION: Final = _table(
     "position", _key("topic", Word), _key("partition", Integer()), _value("next_offset", BigInteger())
 )
+WARM_FILE: Final = _table(
+    "warm_file", _key("number", Integer()), _value("name", Word), _value("adopted", SmallInteger())
+)
+Index("warm_file_name", WARM_FILE.c.name, unique=True)
+MOVED: Final = _table("moved", _key("id", Word), _value("file", Integer()))

@@ -1,19 +1,21 @@
 """`QueryStore` on either database."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.engine import QueryStoreUnavailable
 from api.past.backend import Backend, backend_of
 from api.past.migrate import migrate, version_of
-from api.past.rows import Row, Rows, rows_of
-from api.past.schema import DECISION, DOUBLED, LABEL, LIFECYCLE, POSITION, TERM, VERSION
+from api.past.rows import Row, Rows, rows_of, terms_of
+from api.past.schema import DECISION, DOUBLED, LABEL, LIFECYCLE, MOVED, POSITION, TERM, VERSION, WARM_FILE
 from api.past.search import (
     LOOKS_FACTOR,
     SCAN,
@@ -24,6 +26,7 @@ from api.past.search import (
     last_of,
     matching,
 )
+from api.past.warm import WarmMissing, WarmStore
 from api.query_store import Logged
 from api.record import decode_json
 
@@ -37,20 +40,23 @@ _NEWEST_LABEL: Final = """
 class SqlStore:
     """See `QueryStore`. May be used by several threads."""
 
-    def __init__(self, backend: Backend, scan: int = SCAN) -> None:
-        """`scan`: rows that one page of a search looks at, at most."""
+    def __init__(self, backend: Backend, warm: Path | None = None, scan: int = SCAN) -> None:
+        """`warm`: where old decisions went. `scan`: rows that one page of a search looks at, at most."""
         self._backend = backend
+        self._warm = None if warm is None else WarmStore(warm)
         self._scan = scan
         self._engine = backend.engine
 
     @classmethod
-    def open(cls, address: str, *, migrating: bool = False, scan: int = SCAN) -> "SqlStore":
+    def open(
+        cls, address: str, warm: Path | None = None, *, migrating: bool = False, scan: int = SCAN
+    ) -> "SqlStore":
         """The store at an address, its schema as this code needs it; `migrating`: made so if it is not.
 
         An SQLite file is migrated by whoever opens it. Raises `QueryStoreUnavailable`, `ValueError`.
         """
         backend = backend_of(address, writes=migrating)
-        store = cls(backend, scan)
+        store = cls(backend, warm, scan)
         try:
             with store._reading() as connection:
                 found = version_of(connection)
@@ -68,9 +74,26 @@ class SqlStore:
         return store
 
     def record(self, transaction_id: str) -> Mapping[str, Any] | None:
-        """See `QueryStore.record`."""
-        found = self._records(select(DECISION.c.record).where(DECISION.c.id == transaction_id))
-        return found[0] if found else None
+        """See `QueryStore.record`: here, else where it went."""
+        with self._reading() as connection:
+            here = select(DECISION.c.record).where(DECISION.c.id == transaction_id)
+            record = connection.execute(here).scalar()
+            name = None if record is not None else self._file_of(connection, transaction_id)
+        if name is not None:
+            record = self._in_file(name, transaction_id)
+        return None if record is None else decode_json(record)
+
+    def _file_of(self, connection: Connection, id_: str) -> str | None:
+        joined = select(WARM_FILE.c.name).join(MOVED, MOVED.c.file == WARM_FILE.c.number)
+        return connection.execute(joined.where(MOVED.c.id == id_)).scalar()
+
+    def _in_file(self, name: str, id_: str) -> bytes | None:
+        if self._warm is None:
+            raise QueryStoreUnavailable(f"{id_} went to the warm store: set CORDON_TIER__WARM")
+        try:
+            return self._warm.find(name, id_)
+        except WarmMissing as error:
+            raise QueryStoreUnavailable(str(error)) from error
 
     def search(self, search: Search, after: Place | None, limit: int) -> Page:
         """See `QueryStore.search`."""
@@ -152,8 +175,8 @@ class SqlStore:
         self._add(connection, LABEL, new)
         touched = {row[1] for row in new} | self._labelled(connection, list(rows.decisions))
         if touched:
-            update = _NEWEST_LABEL + self._backend.among("id")
-            connection.exec_driver_sql(update, self._backend.many(sorted(touched)))
+            change = _NEWEST_LABEL + self._backend.among("id")
+            connection.exec_driver_sql(change, self._backend.many(sorted(touched)))
 
     def _labelled(self, connection: Connection, ids: list[str]) -> set[str]:
         """Those of the decisions that have a label already: topics are not read in step."""
@@ -183,6 +206,83 @@ class SqlStore:
                 for (topic, partition), next_ in positions.items()
             ]
             connection.execute(moved, values)
+
+    def oldest_ms(self) -> int | None:
+        """When the oldest decision that is here was made."""
+        with self._reading() as connection:
+            return connection.execute(select(func.min(DECISION.c.decided_ms))).scalar()
+
+    def ids_between(self, from_ms: int, until_ms: int, limit: int) -> list[str]:
+        """Decisions of a time, exclusive of its end, oldest first."""
+        within = select(DECISION.c.id).where(
+            DECISION.c.decided_ms >= from_ms, DECISION.c.decided_ms < until_ms
+        )
+        with self._reading() as connection:
+            ordered = within.order_by(DECISION.c.decided_ms, DECISION.c.id).limit(limit)
+            return list(connection.execute(ordered).scalars())
+
+    def rows_among(self, ids: Sequence[str]) -> list[Row]:
+        """Decisions as the warm store keeps them: id, time, decided, outcome, score, terms, record."""
+        text_ = f"SELECT id, record FROM decision WHERE {self._backend.among('id')}"
+        with self._reading() as connection:
+            found = connection.exec_driver_sql(text_, self._backend.many(ids)).all()
+        return [_warm_row(id_, bytes(record)) for id_, record in found]
+
+    def files_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """Those of the decisions that went before, and into which files."""
+        text_ = (
+            "SELECT moved.id, warm_file.name FROM moved JOIN warm_file ON warm_file.number = moved.file"
+            f" WHERE {self._backend.among('moved.id')}"
+        )
+        with self._reading() as connection:
+            return {row[0]: row[1] for row in connection.exec_driver_sql(text_, self._backend.many(ids))}
+
+    def adopted_files(self) -> set[str]:
+        """Files whose decisions are all known to have moved."""
+        with self._reading() as connection:
+            return set(connection.execute(select(WARM_FILE.c.name).where(WARM_FILE.c.adopted == 1)).scalars())
+
+    def begin_file(self, name: str) -> int:
+        """The number of a file."""
+        with self._writing() as connection:
+            known = connection.execute(select(WARM_FILE.c.number).where(WARM_FILE.c.name == name)).scalar()
+            if known is not None:
+                return int(known)
+            last = connection.execute(select(func.max(WARM_FILE.c.number))).scalar() or 0
+            self._add(connection, WARM_FILE, [(last + 1, name, 0)])
+            return int(last) + 1
+
+    def adopt(self, number: int, rows: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
+        """Note that these are in a file, and remove those that are here: how many, and how many differed.
+
+        One that differs from what the file holds is a doubled decision: it is kept apart.
+        """
+        ids = [id_ for id_, _ in rows]
+        text_ = f"SELECT id, decided_ms, record FROM decision WHERE {self._backend.among('id')}"
+        with self._writing() as connection:
+            found = connection.exec_driver_sql(text_, self._backend.many(ids)).all()
+            here = {id_: (decided_ms, bytes(record)) for id_, decided_ms, record in found}
+            warm = dict(rows)
+            other = [id_ for id_, (_, record) in here.items() if record != warm[id_]]
+            for id_ in other:
+                self._set_apart(connection, id_, number, here[id_][1])
+            self._backend.remove(connection, TERM, [t for _, r in here.values() for t in terms_of(r)])
+            self._backend.remove(connection, DECISION, [(id_,) for id_ in here])
+            known = self._known(connection, MOVED, ids)
+            self._add(connection, MOVED, [(id_, number) for id_ in warm if id_ not in known])
+        return len(here) - len(other), len(other)
+
+    def _set_apart(self, connection: Connection, id_: str, number: int, record: bytes) -> None:
+        # Its place in the log is not known any more: a place of its own, the same at every attempt.
+        place = int.from_bytes(hashlib.sha256(record).digest()[:8], "big") >> 1
+        row = (id_, "warm", number, place, record)
+        values = dict(zip(DOUBLED.c.keys(), row, strict=True))
+        connection.execute(_insert(connection, DOUBLED).values(values).on_conflict_do_nothing())
+
+    def end_file(self, number: int) -> None:
+        """All of a file's decisions have moved."""
+        with self._writing() as connection:
+            connection.execute(update(WARM_FILE).where(WARM_FILE.c.number == number).values(adopted=1))
 
     def positions(self) -> dict[tuple[str, int], int]:
         """See `QueryStore.positions`."""
@@ -237,6 +337,12 @@ def migrate_store(address: str) -> tuple[str | None, str]:
             return migrate(backend)
     finally:
         backend.engine.dispose()
+
+
+def _warm_row(id_: str, record: bytes) -> Row:
+    head = rows_of([Logged("", 0, 0, record)])
+    terms = [f"{kind}={value}" for kind, value, _, _ in head.terms[id_]]
+    return (*head.decisions[id_][:5], terms, record)
 
 
 def _insert(connection: Connection, table: Table) -> Any:

@@ -165,6 +165,8 @@ def wire(
         update["journal"] = settings.journal.model_copy(update={"directory": directory / "journal"})
     if "rules_dir" not in settings.decide.model_fields_set:
         update["decide"] = settings.decide.model_copy(update={"rules_dir": directory / "rules"})
+    if "warm" not in settings.tier.model_fields_set:
+        update["tier"] = settings.tier.model_copy(update={"warm": directory / "warm"})
     audit = {name: directory / name for name in ("anchors", "keys")}
     unset = {name: path for name, path in audit.items() if name not in settings.audit.model_fields_set}
     update["audit"] = settings.audit.model_copy(update=unset)

@@ -35,6 +35,7 @@ class Processes:
             "CORDON_AUDIT__ANCHORS": str(directory / "anchors"),
             "CORDON_AUDIT__KEYS": str(directory / "keys"),
             "CORDON_STORE_URL": f"sqlite:///{directory / 'query.sqlite'}",
+            "CORDON_TIER__WARM": str(directory / "warm"),
             "CORDON_DECIDE__CLOCK": "event",
             "CORDON_KAFKA__BOOTSTRAP": "127.0.0.1:1",
             "PYTHONUNBUFFERED": "1",

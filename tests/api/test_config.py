@@ -19,6 +19,8 @@ def test_the_settings_of_the_stack_are_understood():
     assert found.topics.dead_letters == settings.kafka.dead_letters
     assert found.journal_dir == settings.journal.directory
     assert found.query_store == settings.store_url
+    assert (found.warm_dir, found.hot_days) == (settings.tier.warm, settings.tier.hot_days)
+    assert found.move_every_s == settings.tier.every_s
     assert (found.host, found.port, found.workers) == (
         settings.service.host, settings.service.port, settings.service.workers)  # fmt: skip
     assert found.body_bytes_max == settings.service.body_bytes_max
