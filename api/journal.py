@@ -37,6 +37,7 @@ from api.segment import (
     segment_header,
     segments_in,
 )
+from api.segment_file import content_of
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 # A segment that was not prepared ahead is small, so that all of it can be prewritten at once.
@@ -301,14 +302,14 @@ def recover(directory: Path, durable: tuple[int, int] = (0, 0)) -> Recovery:
     can be torn. Only the last segment is read; `verify` reads them all.
     """
     found = segments_in(directory)
-    if found and not any(found[-1].read_bytes()[: SEGMENT_HEADER.size]):
+    if found and not any(content_of(found[-1])[: SEGMENT_HEADER.size]):
         found.pop().unlink()  # a crash between creating a segment and writing its header
     if not found:
         if durable[0]:
             raise Damage(directory / name_of(durable[0]), 0, "the segment is missing")
         return Recovery(Head(), 1, 0, 0)
     path = found[-1]
-    data = memoryview(path.read_bytes())
+    data = memoryview(content_of(path))
     number, _, head = read_segment_header(path, data)
     if number < durable[0]:
         raise Damage(directory / name_of(durable[0]), 0, "the segment is missing")
@@ -350,7 +351,7 @@ def torn_bytes(data: memoryview, offset: int) -> int:
 
 
 def _end_of(path: Path) -> Head:
-    data = memoryview(path.read_bytes())
+    data = memoryview(content_of(path))
     _, _, head = read_segment_header(path, data)
     offset, last = SEGMENT_HEADER.size, None
     while (batch := batch_at(data, offset)) is not None:
@@ -366,7 +367,7 @@ def _last_epoch(directory: Path) -> int:
     found = segments_in(directory)
     if not found:
         return 0
-    data = memoryview(found[-1].read_bytes())
+    data = memoryview(content_of(found[-1]))
     _, epoch, _ = read_segment_header(found[-1], data)
     offset = SEGMENT_HEADER.size
     while (batch := batch_at(data, offset)) is not None:

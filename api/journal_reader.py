@@ -17,6 +17,7 @@ from api.segment import (
     read_segment_header,
     records_of,
 )
+from api.segment_file import open_segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class JournalReader:
     def _view(self, path: Path, durable: int | None) -> memoryview:
         if self._file is None:
             try:
-                self._file = os.open(path, os.O_RDONLY)
+                self._file = open_segment(path)
             except FileNotFoundError as error:
                 raise Damage(path, self.position.sequence, "the segment is missing") from error
         size = os.fstat(self._file).st_size

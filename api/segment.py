@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from api.segment_file import SUFFIX
+
 FORMAT = 1
 SEGMENT_MAGIC = b"CORDONJ1"
 BATCH_MAGIC = b"CJB1"
@@ -92,8 +94,9 @@ def journal_name(directory: Path, first: bytes) -> str:
 
 
 def segments_in(directory: Path) -> list[Path]:
-    """The segments of a journal, oldest first."""
-    return sorted(directory.glob("[0-9]*.segment"))
+    """The segments of a journal, oldest first, by their names; see segment_file.py for how they lie there."""
+    found = [*directory.glob("[0-9]*.segment"), *directory.glob(f"[0-9]*.segment{SUFFIX}")]
+    return sorted({path.with_name(path.name.removesuffix(SUFFIX)) for path in found})
 
 
 def segment_header(number: int, epoch: int, head: Head) -> bytes:

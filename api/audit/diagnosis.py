@@ -32,6 +32,7 @@ from api.segment import (
     Head,
     read_segment_header,
 )
+from api.segment_file import content_of
 
 INSERTED_MAX: Final = 256
 
@@ -310,7 +311,7 @@ def _first_broken(records: Sequence[Stored], before: bytes) -> int | None:
 
 def read_segment(path: Path, *, lenient: bool = False) -> Segment:
     """A segment, read without believing its numbers. Raises `Damage` for its header, unless `lenient`."""
-    data = path.read_bytes()
+    data = content_of(path)
     try:
         _, _, head = read_segment_header(path, memoryview(data))
     except Damage:

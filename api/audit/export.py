@@ -11,6 +11,7 @@ from typing import Final
 
 from api.journal import durable_of
 from api.segment import name_of, segments_in
+from api.segment_file import stored_at
 
 README: Final = """# Decisions, exported for verification
 
@@ -82,7 +83,8 @@ def _copy(journal: Path, to: Path) -> int:
     number, offset = durable_of(noted) if noted else (0, 0)
     copied = [path for path in segments_in(journal) if not number or path.name <= name_of(number)]
     for path in copied:
-        with path.open("rb") as source, (to / path.name).open("wb") as target:
+        lies = stored_at(path) or path
+        with lies.open("rb") as source, (to / lies.name).open("wb") as target:
             if path.name == name_of(number):
                 target.write(source.read(offset))
             else:

@@ -4,6 +4,7 @@ First the checkpoints: legible, signed by trusted keys, none missing, exchanged 
 handed over. Then every journal against the checkpoints that are left.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,6 +27,7 @@ from api.segment import (
     read_segment_header,
     records_of,
 )
+from api.segment_file import open_segment
 
 FindingSort = Literal[
     DamageSort,
@@ -106,13 +108,17 @@ def anchored_name(directory: Path, anchored: Anchored) -> str | None:
 def name_of_journal(directory: Path) -> str | None:
     """Name of a journal: its directory and its first record's hash; `None` while it has no whole record."""
     first = directory / name_of(1)
-    if not first.is_file():
+    try:
+        file = open_segment(first)
+    except FileNotFoundError:
         return None
-    with first.open("rb") as file:
-        data = memoryview(file.read(1 << 20))
-    batch = batch_at(data, SEGMENT_HEADER.size)
-    if batch is not None and batch.end > len(data):
-        data = memoryview(first.read_bytes())
+    try:
+        data = memoryview(os.pread(file, 1 << 20, 0))
+        batch = batch_at(data, SEGMENT_HEADER.size)
+        if batch is not None and batch.end > len(data):
+            data = memoryview(os.pread(file, batch.end, 0))
+    finally:
+        os.close(file)
     try:
         if batch is None or read_segment_header(first, data)[2] != Head(0, GENESIS):
             return None

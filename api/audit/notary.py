@@ -26,6 +26,7 @@ from api.segment import (
     read_batch_header,
     read_segment_header,
 )
+from api.segment_file import open_segment
 
 RECENT: Final = 256
 RETRY_MS: Final = 1_000
@@ -89,7 +90,7 @@ class Followed:
         path = self.directory / name_of(self.segment)
         if self._file is None:
             try:
-                self._file = os.open(path, os.O_RDONLY)
+                self._file = open_segment(path)
             except FileNotFoundError as error:
                 raise Damage(path, self.tree.size, "the segment is missing") from error
         if self.offset == 0:
@@ -131,13 +132,15 @@ class Followed:
     def _stored_head(self) -> bytes:
         path = self.directory / name_of(self.segment)
         try:
-            with path.open("rb") as file:
-                if self.offset <= SEGMENT_HEADER.size:
-                    return read_segment_header(path, memoryview(file.read(SEGMENT_HEADER.size)))[2].hash
-                file.seek(self.offset - HASH_BYTES)
-                return file.read(HASH_BYTES)
+            file = open_segment(path)
         except FileNotFoundError as error:
             raise Damage(path, self.tree.size, "the segment is missing") from error
+        try:
+            if self.offset <= SEGMENT_HEADER.size:
+                return read_segment_header(path, memoryview(os.pread(file, SEGMENT_HEADER.size, 0)))[2].hash
+            return os.pread(file, HASH_BYTES, self.offset - HASH_BYTES)
+        finally:
+            os.close(file)
 
     def close_segment(self) -> None:
         """Release the segment's file."""

@@ -18,6 +18,7 @@ from api.audit.keys import PublicKey
 from api.audit.merkle import MalformedTree, leaves_of, path_of, root_by
 from api.record import MalformedRecord, decode_json, encode_json, unpack
 from api.segment import segments_in
+from api.segment_file import content_of
 
 
 class ProofFails(Exception):
@@ -48,7 +49,7 @@ def locate(directories: Sequence[Path], record_id: str) -> Located | None:
     sought = re.compile(b'"id":' + re.escape(encode_json(record_id)))
     for directory in directories:
         for path in segments_in(directory):
-            if sought.search(path.read_bytes()) is None:
+            if sought.search(content_of(path)) is None:
                 continue
             segment = read_segment(path)
             number, before = segment.head.sequence, segment.head.hash

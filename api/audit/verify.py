@@ -31,6 +31,7 @@ from api.segment import (
     read_segment_header,
     segments_in,
 )
+from api.segment_file import content_of, open_segment, size_of
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 TRIES: Final = 3
@@ -91,7 +92,7 @@ class _Pass:
         self._offset = 0  # behind the last intact batch of the newest segment
         self._durable = self._read_mark()
         self._paths = segments_in(directory)
-        largest = max((path.stat().st_size for path in self._paths), default=0)
+        largest = max((size_of(path) for path in self._paths), default=0)
         self._buffer = bytearray(min(max(largest, BATCH_HEADER.size), BUFFER_BYTES))
 
     def run(self) -> Verified:
@@ -101,7 +102,7 @@ class _Pass:
             if path.name != name_of(index + 1):
                 raise self._missing(index + 1)
             last = index + 1 == len(self._paths)
-            file = os.open(path, os.O_RDONLY)
+            file = open_segment(path)
             try:
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -113,7 +114,7 @@ class _Pass:
             finally:
                 os.close(file)
             if last:
-                torn = torn_bytes(memoryview(path.read_bytes()), self._offset)
+                torn = torn_bytes(memoryview(content_of(path)), self._offset)
         self._end()
         protected = self._checkpoints[-1].size if self._checkpoints else 0
         return Verified(
@@ -165,7 +166,7 @@ class _Pass:
     def _may_be_torn(self, index: int, offset: int) -> bool:
         if self._head.sequence < self._required or (index + 1, offset) < self._durable:
             return False
-        data = memoryview(self._paths[index].read_bytes())
+        data = memoryview(content_of(self._paths[index]))
         return later_batch(data, offset + 1, self._head.sequence) is None
 
     def _batches(self, file: int, offset: int) -> int:

@@ -13,6 +13,7 @@ import typer
 
 from api.audit import logbook
 from api.audit.anchors import read_anchors
+from api.audit.cold import cool
 from api.audit.export import ExportRefused
 from api.audit.export import export as copy_out
 from api.audit.inspection import Inspected, anchored_name, check_checkpoints, inspect, trust_of
@@ -167,6 +168,41 @@ def export(
     if not as_json:
         evidence.progress(f"{done.journals} journals are in {to}; {to / 'README.md'} says how to verify them")
     evidence.end({"to": str(to), **asdict(done)}, holds=True)
+
+
+@app.command()
+def compress(
+    journal: Journal = None,
+    anchors: Anchors = None,
+    keys: Keys = None,
+    name: Name = "default",
+    as_json: Json = False,
+) -> None:
+    """Compresses segments that are published and under a signed, anchored checkpoint; nothing else changes.
+
+    `verify`, `prove`, `export` and everything that reads journals read them as before.
+    """
+    evidence = Evidence.begin("compression")
+    journals = journals_in(journal or _configured("JOURNAL__DIRECTORY", name))
+    anchored = read_anchors(anchors or _configured("AUDIT__ANCHORS", name))
+    done = {}
+    try:
+        trust = trust_of(anchored, keys or _configured("AUDIT__KEYS", name))
+        for each in journals:
+            own = anchored_name(each, anchored)
+            sound, _ = check_checkpoints(anchored.checkpoints.get(own, []) if own else [], trust)
+            done[each.name] = cool(each, sound)
+    except KeyUnusable as error:
+        raise NotAuditable(f"{error}; name the directory of public keys with --keys") from error
+    except (Damage, OSError) as error:
+        raise NotAuditable(str(error)) from error
+    if not as_json:
+        for journal_name, cooled in done.items():
+            evidence.progress(
+                f"{journal_name}: {cooled.segments} segments,"
+                f" {cooled.bytes_before:,} bytes are {cooled.bytes_after:,} now"
+            )
+    evidence.end({"journals": {n: asdict(cooled) for n, cooled in done.items()}}, holds=True)
 
 
 @app.command("rotate-key")
