@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
@@ -17,6 +17,7 @@ from api.batcher import Batcher
 from api.brakes import routes as brake_routes
 from api.brakes.patrol import EVERY_S as PATROL_EVERY_S
 from api.compose import Parts
+from api.counterfactual import Counterfactual, nearest, search
 from api.engine import QueryStoreUnavailable
 from api.explain import NotExplainable, explanation
 from api.gate import Gate, KeysAwaited
@@ -25,7 +26,9 @@ from api.hot import HotRoutes
 from api.lookup import LookupUnavailable, find_decision, live_features
 from api.metrics import Metrics
 from api.model import ModelFailed, ModelRefused, ServingModel
+from api.negotiation import JSON, SVG, language_of, media_of
 from api.openapi import answer, complete
+from api.picture import picture, pictured
 from api.problem import SECURITY_HEADERS, Problem, keys_awaited, of_denied
 from api.replay import As, Replayer
 from api.reply import reply, responses
@@ -37,7 +40,7 @@ from api.search_routes import pseudonym_of, search_routes
 from features.evaluate import Evaluator
 from features.event import mask_card_numbers
 from features.store import StoreUnavailable
-from models.reasons import Audience
+from models.reasons import Audience, Language
 
 SWEEP_EVERY_S = 10.0
 LOG = logging.getLogger("cordon.api")
@@ -78,6 +81,17 @@ class Service:
             return self.parts.artefacts.model(version)
         except ModelRefused as error:
             raise NotExplainable(str(error)) from error
+
+    async def counterfactuals(self, record: Mapping[str, Any]) -> list[Counterfactual]:
+        """What would have given a milder outcome; the loop turns between the pieces. Raises `ModelFailed`."""
+        parts = await asyncio.to_thread(self.replayer.open, record, "stored")
+        judge = self.replayer.judge(parts)
+        found = []
+        for each in [] if judge is None else search(record, judge):
+            if each is not None:
+                found.append(each)
+            await asyncio.sleep(0)
+        return nearest(found)
 
     def rules(self, version: str) -> RuleSet:
         """The set of that version, where it is kept and sound; else the live one."""
@@ -252,16 +266,28 @@ def _decisions(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/decisions/{id}/explanation",
         summary="Why it was decided so: exact contributions, rules in words, reasons",
-        responses=responses("Explanation", 401, 403, 404, 409, 422, 503),
+        responses=pictured(responses("Explanation", 401, 403, 404, 406, 409, 422, 503)),
         openapi_extra=allow(*READERS),
     )
-    async def explain(id: Id, audience: Audience = "analyst") -> Response:
+    async def explain(
+        id: Id,
+        audience: Audience = "analyst",
+        lang: Language | None = None,
+        accept: Annotated[str | None, Header()] = None,
+        accept_language: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        media = media_of(accept)
+        if media is None:
+            raise Problem(406, "not_acceptable", f"there is {JSON} and {SVG}")
         record = find(id)
-        parts = service.parts
+        language = lang or language_of(accept_language)
         try:
             model = service.model(record["versions"]["model"]) if record["scored_by"] == "model" else None
             rules = service.rules(record["versions"]["rules"])
-            return reply(explanation(record, model, rules, parts.catalogue, audience))
+            others = [] if media == SVG else await service.counterfactuals(record)
+            catalogue = service.parts.catalogue
+            found = explanation(record, model, rules, catalogue, audience, language, others)
+            return reply(found) if media == JSON else picture(found, language)
         except NotExplainable as error:
             raise Problem(409, "not_explainable", str(error)) from None
         except ModelFailed as error:

@@ -1,5 +1,6 @@
 """From observed states to decision records: vectors, verdicts, rules, reasons. No I/O."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from features.catalogue import Catalogue
 from features.evaluate import Evaluator, Row
 from features.state import DamagedState
 from features.store import Observed
-from models.reasons import Reason
+from models.reasons import Reason, load_reasons
 
 REASONS_MAX: Final = 4
 
@@ -173,6 +174,31 @@ class Judge:
         about = about._replace(degraded=tuple(parts))
         decision = decide(case, verdict, self.rules, self.policy, about)
         return decision, self._reasons(matrix, [decision])[0]
+
+    def what_if(self, cases: Sequence[Case], about: Context) -> list[Decision]:
+        """Decisions of transactions that never were, with all parts that decided; nothing is counted."""
+        names = self._names
+        stored = [[math.nan if (v := case.features[n]) is None else v for n in names] for case in cases]
+        matrix = np.array(stored, np.float32)
+        amounts = [case.amount for case in cases]
+        if "model" in about.degraded:
+            fallback = None if self.model is None else self.model.fallback(matrix, amounts)
+            verdicts: list[Verdict | None] = [None] * len(cases) if fallback is None else [*fallback]
+        else:
+            degraded = [list(about.degraded) for _ in cases]
+            verdicts = self._verdicts(matrix, amounts, degraded, about.circumstances.now_ms)
+        # As the engine sees a vector: in single precision.
+        rows = [[None if v != v else v for v in row] for row in matrix.tolist()]
+        return [
+            decide(
+                replace(case, features=dict(zip(names, row, strict=True))),
+                verdict,
+                self.rules,
+                self.policy,
+                about,
+            )
+            for case, row, verdict in zip(cases, rows, verdicts, strict=True)
+        ]
 
     def _snoozed(self, now_ms: int) -> frozenset[tuple[str, str]]:
         return frozenset(who for who, until_ms in self.snoozes.items() if until_ms > now_ms)
@@ -326,12 +352,7 @@ class Judge:
         }
 
 
-_POLICY_TEXTS: Final = {
-    "unseen_amount": "the amount is too high to pass while the model is not available",
-    "no_model": "the model is not available",
-    "state_stale": "the history behind the features is out of date",
-    "state_rebuilding": "the history behind the features is being rebuilt",
-}
+_POLICY_TEXTS: Final = load_reasons().policies
 
 
 def shown(decision: Decision) -> dict[str, Any]:

@@ -109,10 +109,36 @@ ANSWERS: Final[Mapping[str, Schema]] = {
         "anyOf": [ref("InternalExplanation"), ref("CustomerExplanation")],
     },
     "InternalExplanation": structure(
-        {"transaction_id": TEXT, **_JUDGED, **_TRACED, "model": ref("ModelExplanation")}, ("model",)
+        {
+            "transaction_id": TEXT,
+            **_JUDGED,
+            **_TRACED,
+            "language": TEXT,
+            "counterfactuals": array(ref("Counterfactual")),
+            "model": ref("ModelExplanation"),
+        },
+        ("model",),
+    ),
+    "Counterfactual": structure(
+        {
+            "kind": one_of("amount", "known", "fewer", "without", "field"),
+            "subject": TEXT,
+            "outcome": OUTCOME,
+            "limit": WHOLE_OR_NULL,
+            "below": FLAG,
+            "changes": array(structure({"feature": TEXT, "from": NUMBER_OR_NULL, "to": NUMBER_OR_NULL})),
+            "text": TEXT,
+        }
     ),
     "CustomerExplanation": structure(
-        {"transaction_id": TEXT, "outcome": OUTCOME, "summary": TEXT, "reasons": array(ref("Reason"))}
+        {
+            "transaction_id": TEXT,
+            "outcome": OUTCOME,
+            "summary": TEXT,
+            "language": TEXT,
+            "reasons": array(ref("Reason")),
+            "counterfactuals": array(structure({"text": TEXT})),
+        }
     ),
     "ModelExplanation": structure(
         {

@@ -114,15 +114,21 @@ class Replayer:
 
     def decide(self, record: Mapping[str, Any], mode: As, parts: Parts, now_ms: int) -> Replayed:
         """Decide again with what `open` found, in the thread that decides: it shares its scorers."""
-        if parts.rules is None or parts.policy is None or (parts.scored and parts.model is None):
+        judge = self.judge(parts)
+        if judge is None:
             return Replayed(record, None, tuple(parts.found), mode)
-        judge = self._judge(parts.model, parts.rules, parts.policy)
         at_ms = record["decided_ms"] if mode == "stored" else now_ms
         failed = mode == "stored" and "model" in record["degraded"]
         answer = decide_again(record, judge, circumstances(record, at_ms), failed=failed)
         if mode == "stored":
             parts.found += _unexplained(record, answer, self._live.code)
         return Replayed(record, answer, tuple(parts.found), mode)
+
+    def judge(self, parts: Parts) -> Judge | None:
+        """A judge of what decided, for the thread that decides; `None` where something of it is missing."""
+        if parts.rules is None or parts.policy is None or (parts.scored and parts.model is None):
+            return None
+        return self._judge(parts.model, parts.rules, parts.policy)
 
     def _judge(self, model: ServingModel | None, rules: RuleSet, policy: Policy) -> Judge:
         """A judge of these; mostly the one of the replay before."""
@@ -218,18 +224,23 @@ def case_of(record: Mapping[str, Any], catalogue: Catalogue) -> Case:
     )
 
 
+def context_of(record: Mapping[str, Any], about: Circumstances) -> Context:
+    """What else the decision depended on."""
+    fresh = record["freshness"]
+    freshness = Freshness(fresh["state"], fresh["generation"], fresh["flink_lag_ms"])
+    parts = tuple(p for p in record["degraded"] if p not in ("stale", "rebuilding"))
+    return Context(about, freshness, parts, record.get("guard"))
+
+
 def decide_again(
     record: Mapping[str, Any], judge: Judge, about: Circumstances, *, failed: bool
 ) -> dict[str, Any]:
     """The decision of a stored vector by `judge`, as a record shows it. `failed`: without its model."""
-    fresh = record["freshness"]
-    freshness = Freshness(fresh["state"], fresh["generation"], fresh["flink_lag_ms"])
-    parts = tuple(p for p in record["degraded"] if p not in ("stale", "rebuilding"))
     stored = [math.nan if value is None else value for value in record["features"]]
     decision, reasons = judge.again(
         np.array([stored], np.float32),
         case_of(record, judge.catalogue),
-        Context(about, freshness, parts, record.get("guard")),
+        context_of(record, about),
         failed=failed,
     )
     versions = {

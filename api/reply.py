@@ -13,6 +13,7 @@ _TEXTS: Final = {
     401: "no credential, or an unknown one",
     403: "the credential's roles may not do this, or it is another tenant's",
     404: "not found",
+    406: "neither of the offered forms is accepted",
     409: "it cannot be recomputed here",
     422: "a parameter is invalid",
     503: "a store does not answer; try again",

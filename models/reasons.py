@@ -9,14 +9,16 @@ kind of thing is unusual: never a number, a threshold, or another person's histo
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 from importlib import resources
 from operator import add
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+Language = Literal["en", "de"]
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 Audience = Literal["analyst", "data_scientist", "customer"]
 REASONS_MAX: Final = 4
 ROWS_BY_COLUMN: Final = 24
@@ -72,6 +74,13 @@ class ReasonBook:
         self._own: Mapping[str, str] = words["own"]
         self._entities: Mapping[str, str] = words["entities"]
         self._reasons: Mapping[str, Mapping[str, str]] = words["reasons"]
+        self.rules: Mapping[str, str] = words["rules"]
+        self.policies: Mapping[str, str] = words["policies"]
+        self.customer: Mapping[str, str] = words["customer"]
+        self.outcomes: Mapping[str, str] = words["outcomes"]
+        self.counterfactuals: Mapping[str, Mapping[str, str]] = words["counterfactuals"]
+        self._fields: Mapping[str, str] = words["fields"]
+        self._decimal: str = words["decimal"]
 
     def wording(self, feature: Described) -> Mapping[str, str]:
         """Code and texts for a feature: its own entry, else its family's, else generic words."""
@@ -83,7 +92,7 @@ class ReasonBook:
             entry = self._reasons.get(exact) or self._reasons.get(family) or self._reasons["*/*"]
         entity = feature.entity or ""
         values = {
-            "entity": self._entities.get(entity, entity.replace("_", " ")),
+            "entity": self.entity(entity),
             "family": feature.family.replace("_", " "),
             "name": feature.name.replace("_", " "),
             "ENTITY": entity.upper(),
@@ -91,6 +100,20 @@ class ReasonBook:
             "NAME": feature.name.upper(),
         }
         return {key: text.format(**values) for key, text in entry.items()}
+
+    def entity(self, name: str) -> str:
+        """The word for an entity."""
+        return self._entities.get(name, name.replace("_", " "))
+
+    def field(self, name: str) -> str:
+        """The word for a field of a transaction."""
+        return self._fields.get(name, name.replace("_", " "))
+
+    def money(self, minor: int, digits: int, currency: str) -> str:
+        """An amount as people write it: `212.00 EUR`."""
+        whole, rest = divmod(minor, 10**digits)
+        fraction = f"{self._decimal}{rest:0{digits}}" if digits else ""
+        return f"{whole}{fraction} {currency}".strip()
 
     def group(self, features: Sequence[Described]) -> "Reasons":
         """Groups for a vector of `features`, in the order in which they first appear."""
@@ -159,7 +182,8 @@ class Reasons:
         return Reason(group.code, group.text(audience), weight, group.features)
 
 
+@cache
 def load_reasons(language: str = "en") -> ReasonBook:
-    """The book of a language. Raises `FileNotFoundError` when there is none."""
+    """The book of a language, one of `LANGUAGES`. Raises `FileNotFoundError` when there is none."""
     file = resources.files("models").joinpath(f"reasons_{language}.json")
     return ReasonBook(json.loads(file.read_text(encoding="utf-8")))

@@ -48,7 +48,9 @@ def test_the_three_audiences(bench, served):
     assert len(scientist["model"]["contributions"]) == len(CATALOGUE.names)
     assert scientist["model"]["additivity_error"] < 1e-4
     customer = explanation(record, served, bench.judge.rules, CATALOGUE, "customer")
-    assert set(customer) == {"transaction_id", "outcome", "summary", "reasons"}
+    assert set(customer) == {
+        "transaction_id", "outcome", "summary", "language", "reasons", "counterfactuals",
+    }  # fmt: skip
     assert all(set(reason) == {"code", "text"} for reason in customer["reasons"])
     assert not any(character.isdigit() for character in json.dumps([r["text"] for r in customer["reasons"]]))
 

@@ -1,6 +1,8 @@
 """Reasons: one business idea once, every feature in one group, customers read no numbers."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,7 +84,8 @@ def test_contributions_of_another_vector_are_refused():
 
 
 def test_another_language_is_another_file():
-    words = {
+    page = json.loads(Path("models/reasons_en.json").read_text())
+    words = page | {
         "language": "xx",
         "own": {},
         "entities": {},
