@@ -7,7 +7,7 @@ connection comes from. What belongs to others (a merchant's frauds, a terminal's
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from api.decide import Case, Context
@@ -108,7 +108,7 @@ class Asker:
 
     def case(self, vector: Vector, values: Mapping[str, Scalar] | None = None) -> Case:
         """The transaction with another vector, and other fields."""
-        return replace(self._case, features=vector, fields=self._case.fields if values is None else values)
+        return self._case._replace(features=vector, fields=self._case.fields if values is None else values)
 
     def with_amounts(self, amounts: Sequence[int]) -> list[Outcome | None]:
         """The worse outcome of both ends, for each amount; `None` where the vector does not tell."""
@@ -129,7 +129,7 @@ class Asker:
     def _over(self, amount: int, end: End) -> Case:
         name = str(self._judge.catalogue.schema.amount)
         case = self.case(with_amount(self.past, amount, end), {**self._case.fields, name: amount})
-        return replace(case, amount=amount)
+        return case._replace(amount=amount)
 
     def changes(self, vector: Vector) -> dict[str, tuple[float | None, float | None]]:
         """Features that are not what they were."""

@@ -191,7 +191,7 @@ class Judge:
         rows = [[None if v != v else v for v in row] for row in matrix.tolist()]
         return [
             decide(
-                replace(case, features=dict(zip(names, row, strict=True))),
+                case._replace(features=dict(zip(names, row, strict=True))),
                 verdict,
                 self.rules,
                 self.policy,

@@ -69,7 +69,8 @@ def svg(document: Mapping[str, Any], language: str = "en") -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
-        f' height="{height}" role="img" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="13">',
+        f' height="{height}" role="img" font-size="13"'
+        ' font-family="Helvetica, Arial, DejaVu Sans, sans-serif">',
         f"<title>{escape(title)} {escape(str(document['transaction_id']))}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         _text(24, 32, f"{title} {document['transaction_id']}", size=17, weight="bold"),
