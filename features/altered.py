@@ -222,8 +222,8 @@ class _Amount:
         return self._spread(feature, old, count)
 
     def _spread(self, feature: Window, old: float, count: float) -> float:
-        """A deviation by its sum of squares. A vector is in single precision: what is left of a large spread by
-        a subtraction is not known."""
+        """A deviation by its sum of squares. A vector is in single precision: what a subtraction leaves of a
+        large spread is not known."""
         if count == 1:
             return 0.0
         mean = self._old(replace(feature, aggregate="mean"))
