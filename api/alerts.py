@@ -21,6 +21,7 @@ Code = Literal[
     "large_review",
     "doubled_decision",
     "damaged_journal",
+    "batch_finished",
 ]
 SEVERITY: Final[Mapping[Code, Severity]] = {
     "rule_tripped": "critical",
@@ -31,6 +32,7 @@ SEVERITY: Final[Mapping[Code, Severity]] = {
     "large_review": "info",
     "doubled_decision": "critical",
     "damaged_journal": "critical",
+    "batch_finished": "info",
 }
 CODES: Final = get_args(Code)
 KEY: Final = "alerts"

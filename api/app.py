@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from api.access import READERS, AccessDenied, allow, anybody
+from api.batch.desk import Desk
+from api.batch.routes import batch_routes
 from api.batcher import Batcher
 from api.brakes import routes as brake_routes
 from api.brakes.patrol import EVERY_S as PATROL_EVERY_S
@@ -58,6 +60,7 @@ class Service:
         self.gate = Gate(config.access, config.tenant, clock)
         self.batcher = Batcher(parts.engine, clock, size_max=config.batch, queue_max=config.queue)
         self.batcher.on_batch = self._note_batch
+        self.desk = Desk(parts, self.batcher, self.metrics, clock)
         self.timer = timer
         self.evaluator = Evaluator(parts.catalogue)
         self.replayer = Replayer(parts.judge, parts.artefacts)
@@ -164,7 +167,7 @@ def create_app(service: Service) -> ASGIApp:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         work = (
             service.batcher.run(), service.sweep(), service.follow_rules(), service.gate.follow(),
-            service.patrol(),
+            service.patrol(), service.desk.runner.run(),
         )  # fmt: skip
         tasks = [asyncio.create_task(each) for each in work]
         for task in tasks:
@@ -187,6 +190,7 @@ def create_app(service: Service) -> ASGIApp:
     app.state.gate = service.gate
     _errors(app)
     app.include_router(search_routes(service))
+    app.include_router(batch_routes(service))
     _decisions(app, service)
     _entities(app, service)
     _operations(app, service)

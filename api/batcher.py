@@ -5,6 +5,7 @@ one batch is being decided the next one gathers. The store's share of a batch ov
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from api.work import Inbound
 PENDING_POLL_S = 0.02
 # Between two batches the event loop sends the answers, reads what has arrived, and lets that join the queue.
 ROUNDS = 3
+# Events of the spare lane in one batch: while others ask, and after they have not asked for so long.
+SPARE_BUSY = 4
+SPARE_IDLE = 16
+IDLE_S = 0.25
 # How much a new measurement of the time per event counts.
 PACE_WEIGHT = 0.2
 
@@ -48,6 +53,8 @@ class Batcher:
         self._patience_s = patience_s
         self._wait_s_max = wait_s_max
         self._waiting: deque[tuple[Inbound, asyncio.Future[Answer], float]] = deque()
+        self._spare: deque[tuple[Inbound, asyncio.Future[Answer], float]] = deque()
+        self._asked_s = 0.0
         self._pace_s = 0.0
         self._wake = asyncio.Event()
         self.on_batch: Callable[[int], None] = lambda size: None
@@ -69,6 +76,13 @@ class Batcher:
             if not isinstance(answer, Pending) or asyncio.get_running_loop().time() > until:
                 return answer
             await asyncio.sleep(PENDING_POLL_S)
+
+    def spare(self, inbound: Inbound) -> asyncio.Future[Answer]:
+        """Decide it when nobody else waits: no customer is behind it. The caller bounds how many."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._spare.append((inbound, future, math.inf))
+        self._wake.set()
+        return future
 
     def _submit(self, inbound: Inbound) -> asyncio.Future[Answer]:
         if self.full:
@@ -92,12 +106,12 @@ class Batcher:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._waiting or under_way:
+                while self._waiting or self._spare or under_way:
                     await self._round(under_way)
         finally:
             for batch in under_way:
                 batch.cancel()
-            for _, future, _ in self._waiting:
+            for _, future, _ in (*self._waiting, *self._spare):
                 future.cancel()
 
     async def _round(self, under_way: list["_Batch"]) -> None:
@@ -116,10 +130,20 @@ class Batcher:
             self._pace_s += PACE_WEIGHT * ((loop.time() - began_s) / len(taken) - self._pace_s)
 
     def _take(self, now_s: float) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
-        """A batch of those that wait; who waited too long is turned away."""
+        """A batch of those that wait, else a small one of the spare lane: who comes next waits for it."""
+        if self._waiting:
+            self._asked_s = now_s
+            return self._next(self._waiting, self._size_max, now_s)
+        return self._next(self._spare, SPARE_BUSY if now_s - self._asked_s < IDLE_S else SPARE_IDLE, now_s)
+
+    @staticmethod
+    def _next(
+        lane: deque[tuple[Inbound, asyncio.Future[Answer], float]], size_max: int, now_s: float
+    ) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
+        """The first of a lane; who waited too long is turned away."""
         taken: list[tuple[Inbound, asyncio.Future[Answer]]] = []
-        while self._waiting and len(taken) < self._size_max:
-            inbound, future, until_s = self._waiting.popleft()
+        while lane and len(taken) < size_max:
+            inbound, future, until_s = lane.popleft()
             if future.done():
                 continue  # the caller went away
             if now_s > until_s:

@@ -36,6 +36,17 @@ class Topics:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Of submitted batches. `directory` absent: below the journals. `open_max`: that have not ended."""
+
+    directory: Path | None = None
+    lines_max: int = 10_000
+    bytes_max: int = 16 * 2**20
+    open_max: int = 32
+    keep_hours: int = 168
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceConfig:
     """Everything that differs between two installations, as far as the service's processes care."""
 
@@ -81,6 +92,7 @@ class ServiceConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
     metrics_port: int = 0
     brakes: Limits = LIMITS
+    batches: BatchLimits = field(default_factory=BatchLimits)
 
     @property
     def brakes_dir(self) -> Path:
@@ -150,6 +162,7 @@ class ServiceConfig:
             access=_access(read, defaults.access),
             metrics_port=read.number("METRICS_PORT", defaults.metrics_port),
             brakes=_brakes(read),
+            batches=_batches(read, defaults.batches),
         )
 
 
@@ -169,6 +182,16 @@ def _access(read: "_Reader", defaults: AccessConfig) -> AccessConfig:
         roles_claim=read.text("ACCESS__ROLES_CLAIM", defaults.roles_claim),
         tenant_claim=read.text("ACCESS__TENANT_CLAIM", defaults.tenant_claim),
         leeway_s=read.number("ACCESS__LEEWAY_S", defaults.leeway_s),
+    )
+
+
+def _batches(read: "_Reader", defaults: BatchLimits) -> BatchLimits:
+    return BatchLimits(
+        directory=read.path("BATCHES__DIRECTORY"),
+        lines_max=read.number("BATCHES__LINES_MAX", defaults.lines_max),
+        bytes_max=read.number("BATCHES__BYTES_MAX", defaults.bytes_max),
+        open_max=read.number("BATCHES__OPEN_MAX", defaults.open_max),
+        keep_hours=read.number("BATCHES__KEEP_HOURS", defaults.keep_hours),
     )
 
 

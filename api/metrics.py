@@ -49,6 +49,8 @@ MetricName = Literal[
     "cordon_abandoned",
     # Counter, by reason (queue, body, backlog): requests turned away before they were decided.
     "cordon_overload",
+    # Counter: submitted batches whose last line is done.
+    "cordon_finished_batches",
     # Counter: records shipped to Kafka by the publisher.
     "cordon_published_records",
     # Counter, by topic: records projected into the query store.
@@ -79,6 +81,7 @@ _LABELS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "cordon_dead_letters": ("counter", ("code",), "events refused at the Kafka door"),
     "cordon_abandoned": ("counter", (), "open claims recorded as abandoned"),
     "cordon_overload": ("counter", ("reason",), "requests turned away undecided"),
+    "cordon_finished_batches": ("counter", (), "submitted batches whose last line is done"),
     "cordon_published_records": ("counter", (), "records shipped to Kafka"),
     "cordon_projected_records": ("counter", ("topic",), "records projected into the query store"),
     "cordon_doubled_decisions": ("counter", (), "decisions of an id decided before"),

@@ -56,6 +56,19 @@ _JUDGED: Final[Mapping[str, Schema]] = {
 }
 _TRACED: Final[Mapping[str, Schema]] = {"freshness": ref("Freshness"), "versions": mapping(TEXT_OR_NULL)}
 _REMADE: Final[Mapping[str, Schema]] = {**_JUDGED, "margin": NUMBER_OR_NULL, "scored_by": TEXT_OR_NULL}
+_BATCH: Final[Mapping[str, Schema]] = {
+    "id": TEXT,
+    "status": one_of("waiting", "running", "finished", "failed"),
+    "lines": WHOLE,
+    "done": WHOLE,
+    "outcomes": mapping(WHOLE),
+    "replays": WHOLE,
+    "failed": WHOLE,
+    "errors": array(ref("BatchResult")),
+    "accepted_ms": WHOLE,
+    "finished_ms": WHOLE_OR_NULL,
+    "why": TEXT_OR_NULL,
+}
 
 ANSWERS: Final[Mapping[str, Schema]] = {
     "Reason": structure(
@@ -175,6 +188,19 @@ ANSWERS: Final[Mapping[str, Schema]] = {
     "Brakes": structure({"tripped": array(ref("Trip"))}),
     "Trip": structure({"name": TEXT, "epoch": WHOLE, "at_ms": WHOLE, "until_ms": WHOLE, "why": TEXT}),
     "BrakeStep": structure({"sequence": WHOLE, "kind": TEXT, "by": TEXT, "at_ms": WHOLE, "note": TEXT}),
+    "Batch": structure(_BATCH),
+    "AcceptedBatch": structure({**_BATCH, "replay": FLAG}),
+    "BatchResults": structure({"results": array(ref("BatchResult")), "next": WHOLE_OR_NULL}),
+    "BatchResult": structure(
+        {
+            "line": WHOLE,
+            "transaction_id": TEXT_OR_NULL,
+            "status": WHOLE,
+            "answer": ref("Answer"),
+            "problem": structure({"code": TEXT, "detail": TEXT, "field": TEXT}, ("field",)),
+        },
+        ("answer", "problem"),
+    ),
     "Alive": structure({"status": one_of("ok")}),
     "Ready": structure({"status": one_of("ok", "degraded", "unavailable"), "parts": mapping(TEXT)}),
 }

@@ -188,6 +188,53 @@ class Replayed(Part, frozen=True):
     as_: Literal["stored", "current"] = msgspec.field(name="as")
 
 
+class LineProblem(Part, frozen=True):
+    """Why a line was refused."""
+
+    code: str
+    detail: str
+    field: str | None = None
+
+
+class BatchResult(Part, frozen=True):
+    """What became of a line (from 1): `answer` or `problem`. `status`: as the interactive route answers."""
+
+    line: int
+    transaction_id: str | None
+    status: int
+    answer: Answer | None = None
+    problem: LineProblem | None = None
+
+
+class BatchResults(Part, frozen=True):
+    """A page of results. `next`: cursor of the following one; `None` at the end of a batch that has ended."""
+
+    results: tuple[BatchResult, ...]
+    next: int | None
+
+
+class Batch(Part, frozen=True):
+    """How far a batch is. `errors`: the first of the `failed`. `replay`: it was submitted before."""
+
+    id: str
+    status: Literal["waiting", "running", "finished", "failed"]
+    lines: int
+    done: int
+    outcomes: dict[Outcome, int]
+    replays: int
+    failed: int
+    errors: tuple[BatchResult, ...]
+    accepted_ms: int
+    finished_ms: int | None
+    why: str | None
+    replay: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status in ("finished", "failed")
+
+
 class Entity(Part, frozen=True):
     """An entity's features as of `at_ms`; absent is `None`."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Literal, Self
 
@@ -13,6 +13,8 @@ from client import call
 from client.answers import (
     Accepted,
     Answer,
+    Batch,
+    BatchResult,
     CustomerExplanation,
     Entity,
     Explanation,
@@ -117,6 +119,33 @@ class AsyncClient:
             cursor = records.next
             if cursor is None:
                 return
+
+    async def submit(self, transactions: Iterable[Event]) -> Batch:
+        """Decide many, later and beside the interactive ones. The same transactions are the same batch."""
+        return await self._send(call.submit(transactions))
+
+    async def batch(self, id: str) -> Batch:
+        """How far a batch is."""
+        return await self._send(call.batch(id))
+
+    async def wait(self, id: str, *, every_s: float = 1.0) -> Batch:
+        """The batch once it has ended; asks `every_s` seconds."""
+        while True:
+            found = await self.batch(id)
+            if found.ended:
+                return found
+            await self._sleep(every_s)
+
+    async def results(self, id: str, *, page: int = 500, every_s: float = 1.0) -> AsyncIterator[BatchResult]:
+        """What became of each line, in order; waits for what is not known yet, until the batch ends."""
+        cursor: int | None = 0
+        while cursor is not None:
+            found = await self._send(call.results(id, cursor, page))
+            for result in found.results:
+                yield result
+            if not found.results and found.next is not None:
+                await self._sleep(every_s)
+            cursor = found.next
 
     async def _send[T](self, request: Call[T]) -> T:
         for attempt in itertools.count(1):

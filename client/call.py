@@ -1,6 +1,6 @@
 """Requests as values, and answers from bytes: what both clients share. Nothing here does any I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -10,6 +10,8 @@ import msgspec
 from client.answers import (
     Accepted,
     Answer,
+    Batch,
+    BatchResults,
     CustomerExplanation,
     Entity,
     Explanation,
@@ -116,6 +118,23 @@ def customer_explanation(id: str) -> Call[CustomerExplanation]:
 def replay(id: str, as_: Literal["stored", "current"]) -> Call[Replayed]:
     """Decide again; nothing is recorded."""
     return Call("POST", f"/v1/decisions/{_part(id)}/replay", Replayed, {"as": as_})
+
+
+def submit(transactions: Iterable[Event]) -> Call[Batch]:
+    """Decide many, later."""
+    content = b"\n".join(msgspec.json.encode(each) for each in transactions)
+    return Call("POST", "/v1/decisions/batch", Batch, content=content, content_type="application/x-ndjson")
+
+
+def batch(id: str) -> Call[Batch]:
+    """How far a batch is."""
+    return Call("GET", f"/v1/batches/{_part(id)}", Batch)
+
+
+def results(id: str, cursor: int, limit: int) -> Call[BatchResults]:
+    """A page of a batch's results."""
+    params = {"cursor": str(cursor), "limit": str(limit)}
+    return Call("GET", f"/v1/batches/{_part(id)}/results", BatchResults, params)
 
 
 def entity(type: str, id: str, at_ms: int | None) -> Call[Entity]:

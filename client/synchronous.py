@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Literal, Self
 
@@ -13,6 +13,8 @@ from client import call
 from client.answers import (
     Accepted,
     Answer,
+    Batch,
+    BatchResult,
     CustomerExplanation,
     Entity,
     Explanation,
@@ -114,6 +116,33 @@ class Client:
             cursor = records.next
             if cursor is None:
                 return
+
+    def submit(self, transactions: Iterable[Event]) -> Batch:
+        """Decide many, later and beside the interactive ones. The same transactions are the same batch."""
+        return self._send(call.submit(transactions))
+
+    def batch(self, id: str) -> Batch:
+        """How far a batch is."""
+        return self._send(call.batch(id))
+
+    def wait(self, id: str, *, every_s: float = 1.0) -> Batch:
+        """The batch once it has ended; asks `every_s` seconds."""
+        while True:
+            found = self.batch(id)
+            if found.ended:
+                return found
+            self._sleep(every_s)
+
+    def results(self, id: str, *, page: int = 500, every_s: float = 1.0) -> Iterator[BatchResult]:
+        """What became of each line, in order; waits for what is not known yet, until the batch ends."""
+        cursor: int | None = 0
+        while cursor is not None:
+            found = self._send(call.results(id, cursor, page))
+            yield from found.results
+
+            if not found.results and found.next is not None:
+                self._sleep(every_s)
+            cursor = found.next
 
     def _send[T](self, request: Call[T]) -> T:
         for attempt in itertools.count(1):

@@ -206,6 +206,18 @@ class Decide(Group):
     rebuild: bool = Field(default=True, description="rebuild lost state from the log of decisions")
 
 
+class Batches(Group):
+    """Submitted batches. See docs/batches.md."""
+
+    directory: Path | None = Field(
+        default=None, description="where they are kept, for all workers; absent: below the journals"
+    )
+    lines_max: int = Field(default=10_000, ge=1, le=1_000_000, description="transactions of a batch, at most")
+    bytes_max: int = Field(default=16 * 2**20, ge=1024, description="a larger body gets 413")
+    open_max: int = Field(default=32, ge=1, le=10_000, description="batches waiting, at most; more get 429")
+    keep_hours: int = Field(default=168, ge=1, description="how long results are kept")
+
+
 class Brakes(Group):
     """What stops a bad rule, or a service gone wrong. See docs/brakes.md."""
 
@@ -280,6 +292,7 @@ class Settings(BaseSettings):
     access: Access = Access()
     decide: Decide = Decide()
     brakes: Brakes = Brakes()
+    batches: Batches = Batches()
     flink: Flink = Flink()
 
     def __repr__(self) -> str:

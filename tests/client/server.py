@@ -50,8 +50,10 @@ def serving(script: Script) -> Iterator[str]:
             for name, value in reply.headers.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(reply.body)))
-            self.end_headers()
-            self.wfile.write(reply.body)
+            with contextlib.suppress(ConnectionError):
+                self.end_headers()
+            with contextlib.suppress(ConnectionError):  # the client did not wait
+                self.wfile.write(reply.body)
 
         do_GET = do_POST = answer
 

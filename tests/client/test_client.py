@@ -48,6 +48,9 @@ class Awaiting:
         self._loop = asyncio.new_event_loop()
 
     def __getattr__(self, name):
+        if inspect.isasyncgenfunction(getattr(AsyncClient, name)):
+            generator = getattr(self._client, name)
+            return lambda *given, **named: self._loop.run_until_complete(listing(generator(*given, **named)))
         return lambda *given, **named: self._loop.run_until_complete(
             getattr(self._client, name)(*given, **named)
         )
@@ -55,6 +58,10 @@ class Awaiting:
     def end(self):
         self.close()
         self._loop.close()
+
+
+async def listing(found):
+    return [each async for each in found]
 
 
 @pytest.fixture(params=["blocking", "awaited"])
@@ -113,6 +120,24 @@ def test_refusals_of_the_service_have_types(connect):
 
 
 @pytest.mark.parts
+def test_a_batch_is_submitted_waited_for_and_read(connect, request):
+    cordon, name = connect(), request.node.name
+    transactions = [body(f"{name}-{i}", i) for i in range(30)] + [body("bad", amount=-7)]
+    batch = cordon.submit(transactions)
+    assert not batch.replay
+    assert cordon.submit(transactions).id == batch.id
+    ended = cordon.wait(batch.id, every_s=0.05)
+    assert (ended.status, ended.done, ended.failed) == ("finished", 31, 1)
+    assert ended.errors[0].problem.field == "amount"
+    found = list(cordon.results(batch.id, page=7))
+    assert [each.line for each in found] == list(range(1, 32))
+    assert found[3].answer.transaction_id == f"{name}-3"
+    assert found[30].problem == ended.errors[0].problem
+    with pytest.raises(NotFound):
+        cordon.wait("0" * 32)
+
+
+@pytest.mark.parts
 def test_the_blocks_of_the_guide_run(url, capsys):
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -130,16 +155,18 @@ def test_both_clients_have_the_same_methods_and_all_are_in_the_guide():
 
     blocking, awaited = methods(Client), methods(AsyncClient)
     assert blocking.pop("found").parameters == awaited.pop("found").parameters
+    assert blocking.pop("results").parameters == awaited.pop("results").parameters
     assert blocking == awaited
     assert all(f"`{name}(" in PAGE for name in methods(Client) if name != "close")
 
 
 @pytest.mark.parametrize("name", [
     "Answer", "Accepted", "Reason", "Freshness", "Voice", "RuleResult", "Record", "Records", "Contribution",
-    "ModelExplanation", "CustomerExplanation", "Entity", "Explanation", "Replayed",
+    "ModelExplanation", "CustomerExplanation", "Entity", "Explanation", "Replayed", "Batch", "BatchResult",
+    "BatchResults",
 ])  # fmt: skip
 def test_a_type_has_the_fields_of_the_document(name):
-    schema = SCHEMAS["InternalExplanation" if name == "Explanation" else name]
+    schema = SCHEMAS[{"Explanation": "InternalExplanation", "Batch": "AcceptedBatch"}.get(name, name)]
     fields = {field.encode_name: field for field in msgspec.structs.fields(getattr(types, name))}
     assert set(fields) == set(schema["properties"])
     required = {encoded for encoded, field in fields.items() if field.required}
