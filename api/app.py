@@ -30,6 +30,7 @@ from api.metrics import Metrics
 from api.model import ModelFailed, ModelRefused, ServingModel
 from api.negotiation import JSON, SVG, language_of, media_of
 from api.openapi import answer, complete
+from api.personal import follow_keys, personal_routes, resume_erasures
 from api.picture import picture, pictured
 from api.problem import SECURITY_HEADERS, Problem, keys_awaited, of_denied
 from api.replay import As, Replayer
@@ -167,7 +168,7 @@ def create_app(service: Service) -> ASGIApp:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         work = (
             service.batcher.run(), service.sweep(), service.follow_rules(), service.gate.follow(),
-            service.patrol(), service.desk.runner.run(),
+            service.patrol(), service.desk.runner.run(), follow_keys(service), resume_erasures(service),
         )  # fmt: skip
         tasks = [asyncio.create_task(each) for each in work]
         for task in tasks:
@@ -307,6 +308,8 @@ def _decisions(app: FastAPI, service: Service) -> None:
         record = find(id)
         parts = await asyncio.to_thread(service.replayer.open, record, mode)
         return reply(service.replayer.decide(record, mode, parts, service.clock()).to_json())
+
+    app.include_router(personal_routes(service, find))
 
 
 def _entities(app: FastAPI, service: Service) -> None:

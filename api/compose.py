@@ -29,6 +29,8 @@ from api.rules.registry import Refused, Registry
 from api.rules.rule import EMPTY, RuleSet
 from api.rules.shelf import SetChanged, SetMissing
 from api.rules.vocabulary import vocabulary_of
+from api.vault.directory import Follower, Kept, Vault, VaultUnusable
+from api.vault.seal import NONCE_BYTES, Sealer
 from api.work import Intake
 from features.catalogue import Catalogue, load
 from features.node import Limits as StoreLimits
@@ -59,6 +61,14 @@ class Parts:
     feed: Feed
     patrol: Patrol
     shared: RedisShared
+    vault: Vault
+    follower: Follower
+    sealer: Sealer
+
+    def follow_keys(self, kept: Kept) -> None:
+        """Work with these keys from now on, and let whoever destroyed others know."""
+        self.sealer.adopt(kept)
+        self.follower.adopted()
 
     def close(self) -> None:
         """Release files and connections."""
@@ -66,6 +76,7 @@ class Parts:
         self.journal.close()
         self.store.close()
         self.past.close()
+        self.follower.close()
 
 
 class LazyStore:
@@ -113,6 +124,22 @@ def store_of(config: ServiceConfig, catalogue: Catalogue) -> OnlineStore:
     """The online store; nothing is sent yet."""
     limits = StoreLimits(config.redis_connect_timeout_ms / 1_000, config.redis_timeout_ms / 1_000)
     return connect(config.redis, catalogue, config.tenant, limits)
+
+
+def vault_of(config: ServiceConfig) -> Vault:
+    """The keys of personal fields. Raises `InvalidConfiguration`."""
+    try:
+        return Vault(config.vault_dir, secrets.token_bytes)
+    except VaultUnusable as error:
+        raise InvalidConfiguration(f"CORDON_VAULT__DIRECTORY: {error}") from error
+
+
+def follower_of(vault: Vault, worker: str) -> Follower:
+    """This process among those that work with the keys. Raises `InvalidConfiguration`."""
+    try:
+        return Follower(vault, worker)
+    except VaultUnusable as error:
+        raise InvalidConfiguration(f"CORDON_VAULT__DIRECTORY: {error}") from error
 
 
 def artefacts_of(config: ServiceConfig, catalogue: Catalogue, pseudonyms: Pseudonyms) -> Artefacts:
@@ -184,6 +211,9 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock:
     gauge = FreshnessGauge(store, config.stale_after_ms)
     past = LazyStore(config.query_store, config.warm_dir)
     parent = Path(config.journal_dir)
+    vault = vault_of(config)
+    follower = follower_of(vault, worker)
+    sealer = Sealer(follower.kept, config.tenant, lambda: secrets.token_bytes(NONCE_BYTES))
     attempts = Attempts(parent)
     journal = open_journal(parent / worker, config.segment_bytes)
     intake = Intake(
@@ -192,6 +222,7 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock:
         rates(catalogue.schema.base_currency),
         lambda: secrets.token_bytes(16),
         observe=config.fast_lane,
+        sealing=sealer,
     )
     limits = Limits(
         deadline_ms=config.redis_timeout_ms,
@@ -207,6 +238,7 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock:
     return Parts(
         config, catalogue, pseudonyms, store, journal, judge, gauge, past, attempts, engine, artefacts, feed,
         patrol, shared,
+        vault, follower, sealer,
     )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ class ServiceConfig:
     keys_dir: Path = Path(".cordon/keys")
     checkpoint_records: int = 10_000
     checkpoint_ms: int = 5_000
+    vault_dir: Path = Path(".cordon/vault")
     query_store: str = "sqlite:///.cordon/store.sqlite"
     warm_dir: Path = Path(".cordon/warm")
     hot_days: int | None = None
@@ -88,6 +89,7 @@ class ServiceConfig:
     body_bytes_max: int = 65_536
     door_batch: int = 512
     door_worker: int = 0
+    trim_ms: int = 60_000
     dead_letters_max: int = 100
     access: AccessConfig = field(default_factory=AccessConfig)
     metrics_port: int = 0
@@ -132,6 +134,7 @@ class ServiceConfig:
             keys_dir=Path(read.text("AUDIT__KEYS", str(defaults.keys_dir))),
             checkpoint_records=read.number("AUDIT__CHECKPOINT_RECORDS", defaults.checkpoint_records),
             checkpoint_ms=read.number("AUDIT__CHECKPOINT_MS", defaults.checkpoint_ms),
+            vault_dir=Path(read.text("VAULT__DIRECTORY", str(defaults.vault_dir))),
             query_store=read.text("STORE_URL", defaults.query_store),
             warm_dir=Path(read.text("TIER__WARM", str(defaults.warm_dir))),
             hot_days=read.optional_number("TIER__HOT_DAYS"),
@@ -158,6 +161,7 @@ class ServiceConfig:
             body_bytes_max=read.number("SERVICE__BODY_BYTES_MAX", defaults.body_bytes_max),
             door_batch=read.number("SERVICE__DOOR_BATCH", defaults.door_batch),
             door_worker=read.number("DOOR_WORKER", defaults.door_worker),
+            trim_ms=read.number("KAFKA__TRIM_MS", defaults.trim_ms),
             dead_letters_max=read.number("SERVICE__DEAD_LETTERS_MAX", defaults.dead_letters_max),
             access=_access(read, defaults.access),
             metrics_port=read.number("METRICS_PORT", defaults.metrics_port),

@@ -25,11 +25,12 @@ from api.brakes.patrol import Round
 from api.compose import Parts, compose, settle_garbage
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.journal import JournalBusy, JournalUnavailable
-from api.letter import BadRun, Fault, Place, fault_of, letter
+from api.letter import BadRun, Envelopes, Fault, Place, fault_of
 from api.metrics import Metrics, count_answer
 from api.model import ModelRefused
 from api.record import decode_json
 from api.rules.load import RuleSetError
+from api.trim import Trimmer
 from api.work import EventKind, Inbound
 from features import SchemaError
 from features.store import StoreUnavailable
@@ -100,6 +101,8 @@ class Door:
         self._swept_ms = 0
         self._letters_failed: KafkaError | None = None
         self._round = Round(parts.patrol)
+        self._envelopes = Envelopes(parts.catalogue.schema, parts.pseudonyms, parts.sealer)
+        self._trimmer = Trimmer(self.config.kafka, self.config.trim_ms)
         self.decided = 0
         self.stopping = False
         self._consumer = Consumer(consumer_settings(self.config))
@@ -141,6 +144,8 @@ class Door:
             self._handle(now)
         self._sweep()
         self._follow_rules()
+        self._follow_keys()
+        self._trim()
 
     def _read(self, patience_s: float) -> None:
         """Into the aligner what is there; waits for the first message only."""
@@ -245,9 +250,10 @@ class Door:
 
     def _letter(self, fault: Fault, item: Taken) -> None:
         self._metrics.count("cordon_dead_letters", fault.code)
-        value = letter(fault, item.place, item.value, self._clock())
-        key = f"{item.place.topic}-{item.place.partition}-{item.place.offset}"
-        self._letters.produce(self.config.topics.dead_letters, value, key, on_delivery=self._note_delivery)
+        value = self._envelopes.letter(fault, item.place, item.value, self._clock())
+        self._letters.produce(
+            self.config.topics.dead_letters, value, item.place.id, on_delivery=self._note_delivery
+        )
 
     def _note_delivery(self, error: KafkaError | None, _: Any) -> None:
         self._letters_failed = self._letters_failed or error
@@ -259,12 +265,17 @@ class Door:
         if self._letters_failed is not None:
             raise KafkaException(self._letters_failed)
 
-    def _commit(self, *, asynchronous: bool) -> None:
+    def _handled(self) -> dict[tuple[str, int], int]:
+        """Next offset of every partition: all before it is in the journal, or a dead letter."""
         offsets = dict(self._next)
         for item in (*self._aside, *self._todo):
             where = item.place.topic, item.place.partition
             if where in offsets:
                 offsets[where] = min(offsets[where], item.place.offset)
+        return offsets
+
+    def _commit(self, *, asynchronous: bool) -> None:
+        offsets = self._handled()
         if not offsets:
             return
         places = [TopicPartition(topic, partition, at) for (topic, partition), at in offsets.items()]
@@ -301,6 +312,20 @@ class Door:
         if update is not None:
             self.parts.judge.adopt(update)
             LOG.info("rules: %s", self.parts.judge.rules.version)
+
+    def _follow_keys(self) -> None:
+        """As with the rules: keys that were destroyed are forgotten here, too."""
+        if self.parts.follower.changed():
+            self.parts.follow_keys(self.parts.follower.read())
+
+    def _trim(self) -> None:
+        journal = self.parts.journal
+        self._trimmer.step(
+            self._handled(),
+            journalled=journal.head.sequence,
+            shipped=journal.mark.shipped,
+            now_ms=self._clock(),
+        )
 
     def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
         self._aligner.assign((p.topic, p.partition) for p in places)

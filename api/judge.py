@@ -318,6 +318,7 @@ class Judge:
         abandoned: bool,
     ) -> dict[str, Any]:
         facts = read.work.facts
+        sealed = {"sealed": facts["sealed"]} if "sealed" in facts else {}
         return {
             "type": "abandoned" if abandoned else "decision",
             "v": 1,
@@ -329,6 +330,7 @@ class Judge:
             "transaction": facts["transaction"],
             "entities": facts["entities"],
             "marks": facts["marks"],
+            **sealed,
             "order": read.order(freshness.generation),
             **shown(decision),
             "reasons": reasons,

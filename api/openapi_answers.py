@@ -71,6 +71,25 @@ _BATCH: Final[Mapping[str, Schema]] = {
 }
 
 ANSWERS: Final[Mapping[str, Schema]] = {
+    "Personal": structure({"transaction_id": TEXT, "personal": mapping({}), "access": TEXT}),
+    "Erasure": structure(
+        {
+            "id": TEXT,
+            "event": one_of("erasure"),
+            "time_ms": WHOLE,
+            "begun_ms": WHOLE,
+            "entity": TEXT,
+            "subject": TEXT,
+            "generation": WHOLE,
+            "by": TEXT,
+            "keys": WHOLE,
+            "letters": WHOLE,
+            "leaves": array(TEXT),
+            "vault": mapping({"type": ["string", "integer"]}),
+            "states": mapping(WHOLE),
+        }
+    ),
+    "ErasureBegun": structure({"event": one_of("erasure_begun"), "waits_for": TEXT}),
     "Reason": structure(
         {"code": TEXT, "text": TEXT, "weight": NUMBER_OR_NULL, "features": array(TEXT)},
         ("features", "weight"),

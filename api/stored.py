@@ -48,12 +48,10 @@ _OWN: Final[Sequence[tuple[str, pa.DataType]]] = (
 
 def schema_of(catalogue: Catalogue) -> pa.Schema:
     """Columns of a catalogue's decisions; the metadata names the vector."""
-    identifying = catalogue.schema.identifying
+    hidden = catalogue.schema.hidden
     columns = list(_OWN)
     columns += [(f"feature.{name}", pa.float32()) for name in catalogue.names]
-    columns += [
-        (f"field.{f.name}", _KINDS[f.kind]) for f in catalogue.schema.fields if f.name not in identifying
-    ]
+    columns += [(f"field.{f.name}", _KINDS[f.kind]) for f in catalogue.schema.fields if f.name not in hidden]
     columns += [(f"entity.{e.name}", _WORD) for e in catalogue.schema.entities]
     return pa.schema(columns, metadata={FINGERPRINT: catalogue.vector_fingerprint.encode()})
 

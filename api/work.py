@@ -1,10 +1,11 @@
 """From an inbound event to what is asked of the store: validation, pseudonyms, observations."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from api.observer import Observer
 from api.record import encode_json
+from api.vault.seal import of_subject, of_transaction
 from features.catalogue import Catalogue
 from features.event import (
     Identity,
@@ -62,8 +63,18 @@ class Work(NamedTuple):
         return int(self.facts["time_ms"])
 
 
+class Sealing(Protocol):
+    """What seals personal fields (see api/vault/seal.py)."""
+
+    def seal(self, holder: str, id: str, plain: bytes) -> str:
+        """`plain`, sealed for the holder as a part of record `id`."""
+
+
 class Intake:
-    """Makes `Work` of inbound events. `token`: 16 fresh random bytes per call."""
+    """Makes `Work` of inbound events. `token`: 16 fresh random bytes per call.
+
+    `sealing`: keeps what records show as pseudonyms only; without it nothing of that is kept.
+    """
 
     def __init__(
         self,
@@ -73,6 +84,7 @@ class Intake:
         token: Callable[[], bytes],
         *,
         observe: bool = True,
+        sealing: Sealing | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.pseudonyms = pseudonyms
@@ -81,7 +93,9 @@ class Intake:
         self._observer = Observer(catalogue)
         self._observe = observe
         self._alone = {e.fields[0]: e.name for e in catalogue.schema.entities if len(e.fields) == 1}
-        self._identifying = catalogue.schema.identifying
+        self._sealing = sealing
+        self._subject = catalogue.schema.subject
+        self._hidden = catalogue.schema.hidden
 
     def parse(self, inbound: Inbound) -> Transaction | LabelEvent | LifecycleEvent:
         """Validate. Raises `InvalidEvent`."""
@@ -103,6 +117,8 @@ class Intake:
             "entities": identity.entities,
             "marks": identity.marks,
         }
+        if self._sealing is not None:
+            facts["sealed"] = self._sealed(self._sealing, event, identity)
         content = self.pseudonyms.content(
             encode_json([event.time_ms, event.original_amount, sorted(event.values.items())])
         )
@@ -184,10 +200,18 @@ class Intake:
         arrival = Arrival(key, content, self._token(), payload, tuple(targets), self._observe)
         return Work(key, kind, facts, values, identity, arrival)
 
+    def _sealed(self, sealing: Sealing, event: Transaction, identity: Identity) -> str:
+        """The fields that travel as pseudonyms, readable with the subject's key only."""
+        subject = identity.entities.get(self._subject)
+        holder = of_transaction(event.id) if subject is None else of_subject(subject)
+        values = event.values
+        hidden = {name: values[name] for name in self._hidden if name in values}
+        return sealing.seal(holder, event.id, encode_json(hidden))
+
     def _shown(self, event: Transaction, identity: Identity) -> dict[str, Scalar]:
-        """The validated fields with ids replaced by pseudonyms."""
+        """The validated fields, those that must not be readable replaced by pseudonyms."""
         shown = dict(event.values)
-        for name in self._identifying:
+        for name in self._hidden:
             value = shown.get(name)
             if value is None:
                 continue

@@ -32,6 +32,8 @@ COMMANDS = {
     "audit": "Verify journals offline with public keys alone, prove a record, export, rotate keys.",
     "access": "Make API keys.",
     "store": "Migrate the query store; move what is old into the warm store.",
+    "erasures": "List erasures; repeat them after a backup of the keys was restored.",
+    "letters": "List what could not be decided; look inside.",
     "reference": "Print the reference of features, rules and settings.",
     "config": "Show the settings, with secrets hidden.",
 }

@@ -90,6 +90,24 @@ class Kafka(Group):
         le=1024,
         description="of the topics of transactions and the log; one keeps a replay in order",
     )
+    trim_ms: int = Field(
+        default=60_000,
+        ge=0,
+        description="how often the door deletes transactions that are decided and in the log; 0: never",
+    )
+    transactions_segment_ms: int = Field(
+        default=600_000,
+        ge=1_000,
+        description="age at which the topic of transactions begins a new file: what was deleted goes by file",
+    )
+    transactions_retention_ms: int = Field(
+        default=7 * 86_400_000,
+        ge=60_000,
+        description="transactions are deleted after this, decided or not: longer than any outage of the door",
+    )
+    dead_letters_retention_ms: int = Field(
+        default=30 * 86_400_000, ge=60_000, description="dead letters are deleted after this"
+    )
 
 
 class Journal(Group):
@@ -129,6 +147,16 @@ class Tier(Group):
         default=None, ge=1, description="days that decisions stay in the query store; absent: for ever"
     )
     every_s: int = Field(default=600, ge=1, description="how often the projector moves what is older")
+
+
+class Vault(Group):
+    """Keys of personal fields, one per data subject. See docs/erasure.md."""
+
+    directory: Path = Field(
+        default=Path(".cordon/vault"),
+        description="shared by service, door and commands, readable by them only; without it nobody reads"
+        " personal fields any more",
+    )
 
 
 class Catalogue(Group):
@@ -273,6 +301,7 @@ class Settings(BaseSettings):
     kafka: Kafka = Kafka()
     journal: Journal = Journal()
     audit: Audit = Audit()
+    vault: Vault = Vault()
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="metrics page of this door, publisher or projector; 0: none"
     )

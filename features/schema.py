@@ -23,7 +23,8 @@ class Field:
 
     `amount`: non-negative integer of minor units. `integer`: 64-bit. `number`: finite float.
     `text`: free identifier. `category`: one of `values`, anything else is refused.
-    `column`: the name in a history file, where it differs from `name`.
+    `column`: the name in a history file, where it differs from `name`. `personal`: text about a person;
+    beyond the door it travels as a pseudonym, and sealed with the subject's key.
     """
 
     name: str
@@ -109,6 +110,13 @@ class Schema:
             for name in entity.fields:
                 if name not in self.by_name:
                     raise SchemaError(f"entity {entity.name}: no field {name!r}")
+        identifying = self.identifying
+        for spec in self.fields:
+            if spec.personal and spec.kind != "text" and spec.name not in identifying:
+                raise SchemaError(
+                    f"{spec.name}: a personal field is of kind text, since it travels as a pseudonym; "
+                    f"a {spec.kind} cannot, so leave it out or make it coarse enough not to be personal"
+                )
         entities = [e.name for e in self.entities]
         for role, name in (("primary", self.primary), ("subject", self.subject)):
             if name not in entities:
@@ -128,3 +136,9 @@ class Schema:
     def identifying(self) -> frozenset[str]:
         """Fields that carry an id of some entity: they travel as pseudonyms only."""
         return frozenset(name for entity in self.entities for name in entity.fields)
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Fields that records show as pseudonyms: ids of entities, and what is personal; in their order."""
+        identifying = self.identifying
+        return tuple(f.name for f in self.fields if f.personal or f.name in identifying)

@@ -83,9 +83,9 @@ def vocabulary_of(catalogue: Catalogue) -> Vocabulary:
         if isinstance(feature, Own) and feature.term.kind == "present":
             kind = Type.FLAG
         words[feature.name] = Word(feature.name, kind, "feature")
-    identifying = catalogue.schema.identifying
+    hidden = catalogue.schema.hidden
     for spec in catalogue.schema.fields:
-        if spec.name not in identifying:
+        if spec.name not in hidden:
             wide = spec.kind == "integer"
             words[spec.name] = Word(
                 spec.name, _FIELD_TYPES[spec.kind], "field", spec.values, wide or spec.kind == "amount", wide

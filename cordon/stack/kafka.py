@@ -40,6 +40,8 @@ share.coordinator.state.topic.num.partitions=1
 auto.create.topics.enable=false
 log.retention.ms=-1
 log.message.timestamp.after.max.ms=9223372036854775807
+# What the door has deleted from the topic of transactions leaves the disk soon.
+log.retention.check.interval.ms=10000
 group.initial.rebalance.delay.ms=0
 transaction.max.timeout.ms=900000
 num.network.threads=2

@@ -163,6 +163,8 @@ def wire(
     }
     if "directory" not in settings.journal.model_fields_set:
         update["journal"] = settings.journal.model_copy(update={"directory": directory / "journal"})
+    if "directory" not in settings.vault.model_fields_set:
+        update["vault"] = settings.vault.model_copy(update={"directory": directory / "vault"})
     if "rules_dir" not in settings.decide.model_fields_set:
         update["decide"] = settings.decide.model_copy(update={"rules_dir": directory / "rules"})
     if "warm" not in settings.tier.model_fields_set:

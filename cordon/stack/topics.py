@@ -29,15 +29,31 @@ class Topic:
 
 
 def topics(kafka: Kafka) -> tuple[Topic, ...]:
-    """Every topic of an installation. The log of decisions keeps everything: all else is rebuilt from it."""
+    """Every topic of an installation. The log of decisions keeps everything: all else is rebuilt from it.
+
+    What producers wrote is in plain text: it is kept until the door has it in the log, in files that are
+    short-lived, so that what the door deletes is soon gone from the disk (docs/erasure.md).
+    """
     kept = {"retention.ms": "-1", "retention.bytes": "-1"}
+    incoming = {
+        "retention.ms": str(kafka.transactions_retention_ms),
+        "segment.ms": str(kafka.transactions_segment_ms),
+        "segment.bytes": str(64 * 2**20),
+        "file.delete.delay.ms": "1000",
+        # Whatever time producers write: what counts is how long it has been here.
+        "message.timestamp.type": "LogAppendTime",
+    }
+    letters = {
+        "retention.ms": str(kafka.dead_letters_retention_ms),
+        "message.timestamp.type": "LogAppendTime",
+    }
     return (
-        Topic(kafka.transactions, kafka.partitions, kept),
+        Topic(kafka.transactions, kafka.partitions, incoming),
         Topic(kafka.decisions, kafka.partitions, kept),
         Topic(kafka.labels, kafka.partitions, kept),
         Topic(kafka.events, kafka.partitions, kept),
         Topic(kafka.checkpoints, 1, kept),
-        Topic(kafka.dead_letters, 1, kept),
+        Topic(kafka.dead_letters, 1, letters),
         Topic(kafka.alerts, 1),
         Topic(kafka.positions, 1, {"cleanup.policy": "compact"}),
     )

@@ -34,6 +34,7 @@ class Processes:
             "CORDON_JOURNAL__SEGMENT_BYTES": str(4 << 20),
             "CORDON_AUDIT__ANCHORS": str(directory / "anchors"),
             "CORDON_AUDIT__KEYS": str(directory / "keys"),
+            "CORDON_VAULT__DIRECTORY": str(directory / "vault"),
             "CORDON_STORE_URL": f"sqlite:///{directory / 'query.sqlite'}",
             "CORDON_TIER__WARM": str(directory / "warm"),
             "CORDON_DECIDE__CLOCK": "event",

@@ -20,8 +20,8 @@ from api.record import decode_json, unpack
 from api.rules.load import load as load_rules
 from api.rules.rule import EMPTY, RuleSet
 from api.rules.vocabulary import vocabulary_of
-from api.work import Inbound, Intake
-from features import load
+from api.work import Inbound, Intake, Sealing
+from features import Catalogue, load
 from features.memory_store import MemoryStore
 from features.pseudonym import Pseudonyms
 from features.rates import rates
@@ -114,15 +114,19 @@ class Bench:
         limits: Limits | None = None,
         policy: Policy | None = None,
         observe: bool = True,
+        sealing: Sealing | None = None,
+        catalogue: Catalogue = CATALOGUE,
     ) -> None:
         self.now_ms = NOW_MS
         self.directory = directory
-        self.store = store or MemoryStore(CATALOGUE.layouts, lambda: self.now_ms)
+        self.store = store or MemoryStore(catalogue.layouts, lambda: self.now_ms)
         self.journal = Journal(directory / worker, segment_bytes=1 << 20)
         tokens = (f"{worker}{i:x}".encode().ljust(16, b".")[:16] for i in itertools.count(1))
-        intake = Intake(CATALOGUE, PSEUDONYMS, rates("EUR"), lambda: next(tokens), observe=observe)
+        intake = Intake(
+            catalogue, PSEUDONYMS, rates("EUR"), lambda: next(tokens), observe=observe, sealing=sealing
+        )
         chosen = policy or Policy("test", 10_000, "score_anyway")
-        self.judge = Judge(CATALOGUE, "demo", serving, rules, chosen, "test", lambda: 0)
+        self.judge = Judge(catalogue, "demo", serving, rules, chosen, "test", lambda: 0)
         self.past = NoPast()
         self.gauge = FreshnessGauge(self.store, stale_after_ms=1_000, every_ms=0)
         self.engine = Engine(

@@ -131,7 +131,7 @@ def test_every_file_that_an_image_copies_exists():
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["JOURNAL__DIRECTORY", "AUDIT__ANCHORS", "AUDIT__KEYS"])
+@pytest.mark.parametrize("name", ["JOURNAL__DIRECTORY", "AUDIT__ANCHORS", "AUDIT__KEYS", "VAULT__DIRECTORY"])
 def test_what_is_written_lies_in_a_volume(name: str):
     """The image's own folders belong to root."""
     assert re.search(rf"CORDON_{name}=/var/lib/cordon/\w+", DOCKERFILE)
