@@ -48,10 +48,10 @@ def _partition(consumer: Consumer, end: int) -> Iterator[dict[str, Any]]:
     """Messages of the assigned partition before offset `end`."""
     at = 0
     while at < end:
-        messages = consumer.consume(BATCH, ANSWER_S)
-        if not messages:
+        first = consumer.consume(1, ANSWER_S)
+        if not first:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the dead letters were not delivered"))
-        for message in messages:
+        for message in [*first, *consumer.consume(BATCH, 0)]:
             fault = message.error()
             if fault is not None:
                 raise KafkaException(fault)

@@ -77,6 +77,11 @@ class Frontier:
             secret = child(secret, index >> shift & _CHILDREN - 1)
         return secret
 
+    def nodes(self) -> Iterator[tuple[int, int, bytes]]:
+        """First leaf, depth and secret of each node that is kept."""
+        for place, (start, depth) in enumerate(zip(self.starts, self.depths, strict=True)):
+            yield start, depth, self.secrets[place * SECRET_BYTES : (place + 1) * SECRET_BYTES]
+
     def covers(self, index: int) -> bool:
         """Whether the leaf was not taken out."""
         return self._covering(index) is not None

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cordon.commands.parity import WORLD_SEED
-from cordon.drill import replayed
+from cordon.drill import erased, replayed
 from cordon.drill.loss import drill, kill_flink, lose_redis
 from cordon.drill.service import drill as survive
 from cordon.drill.tamper import Drill
@@ -137,6 +137,16 @@ def explain(
     with tempfile.TemporaryDirectory(prefix="cordon-drill-") as folder:
         found = explained.drill(Path(folder), decisions, evidence.progress)
     evidence.end(found.as_json(), holds=found.holds and decisions >= EXPLAINED, write=write)
+
+
+@app.command()
+def erase(as_json: Json = False, write: Write = False) -> None:
+    """A data subject erased from a running stack, and searched for in every place before and after."""
+    evidence = Evidence.begin("drill_erase")
+    say = (lambda line: None) if as_json else evidence.progress
+    with tempfile.TemporaryDirectory(prefix="cordon-drill-") as folder:
+        found = erased.drill(Path(folder), say)
+    evidence.end(found.as_json(), holds=found.holds, write=write)
 
 
 def _loss(

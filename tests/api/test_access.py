@@ -170,7 +170,8 @@ def test_every_route_of_the_application_is_in_the_document_or_for_anybody(tmp_pa
     assert isinstance(application.rest, FastAPI)
     documented = {(method, path) for method, path, _ in operations(service)}
     hot = {("POST", path) for path in ("/v1/decisions", "/v1/labels", "/v1/events")}
-    served = set(guarded(application.rest.routes)) | hot
+    routes = guarded(application.rest.routes)
+    served = {(method, path.replace(":path}", "}")) for method, path in routes} | hot
     parts.close()
     assert served - documented == {("GET", "/openapi.json")}
     assert documented <= served

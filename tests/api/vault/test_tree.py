@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.vault.tree import DEPTH, SECRET_BYTES, Frontier, TreeDamaged, child, span
+from api.vault.tree import DEPTH, Frontier, TreeDamaged, child, span
 
 ROOT = bytes(range(32))
 indices = st.integers(0, 2**64 - 1)
@@ -26,11 +26,6 @@ def naive_path(index):
     return found
 
 
-def nodes(frontier):
-    secrets = [frontier.secrets[i : i + SECRET_BYTES] for i in range(0, len(frontier.secrets), SECRET_BYTES)]
-    return list(zip(frontier.starts, frontier.depths, secrets, strict=True))
-
-
 @given(indices)
 def test_a_leaf_is_the_chain_of_hashes_from_the_root(index):
     assert Frontier.of_root(ROOT).leaf(index) == naive_path(index)[-1]
@@ -45,7 +40,7 @@ def test_what_was_taken_out_is_gone_and_everything_else_is_as_it_was(gone, other
         assert punctured.leaf(index) is None
         assert not punctured.covers(index)
         # Nothing on its path is kept, so nothing that is kept leads to it: hashes go downwards only.
-        held = {secret for _, _, secret in nodes(punctured)}
+        held = {secret for _, _, secret in punctured.nodes()}
         assert held.isdisjoint(naive_path(index))
     for index in set(others) - set(gone):
         assert punctured.leaf(index) == naive_path(index)[-1]
@@ -64,9 +59,9 @@ def test_the_order_does_not_matter_and_neither_does_repeating(gone, random):
 @given(st.lists(places, max_size=12))
 def test_the_nodes_cover_everything_but_what_was_taken_out_once(gone):
     punctured = Frontier.of_root(ROOT).without(gone)
-    covered = sum(span(depth) for _, depth, _ in nodes(punctured))
+    covered = sum(span(depth) for _, depth, _ in punctured.nodes())
     assert covered == 2**64 - len(set(gone))
-    ends = [start + span(depth) for start, depth, _ in nodes(punctured)]
+    ends = [start + span(depth) for start, depth, _ in punctured.nodes()]
     assert all(end <= start for end, start in zip(ends, list(punctured.starts)[1:], strict=False))
 
 
