@@ -2,10 +2,13 @@
 
 import mmap
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from api.journal import Mark
+from api.record import decode_json, unpack
 from api.segment import (
     SEGMENT_HEADER,
     Damage,
@@ -18,6 +21,27 @@ from api.segment import (
     records_of,
 )
 from api.segment_file import open_segment
+
+_AT_ONCE: Final = 10_000
+
+
+def journals_in(directory: Path, pattern: str = "*") -> list[Path]:
+    """The journals directly below a directory, by name; `pattern` chooses among the names."""
+    return sorted(mark.parent for mark in directory.glob(f"{pattern}/mark"))
+
+
+def contents(*journals: Path) -> Iterator[dict[str, Any]]:
+    """Every durable record of these journals, decoded, one journal after the other, oldest record first.
+
+    Each chain is checked on the way. Raises `Damage`, `MalformedRecord`.
+    """
+    for journal in journals:
+        reader = JournalReader(journal)
+        try:
+            while records := reader.read(_AT_ONCE):
+                yield from (decode_json(unpack(record.body).payload) for record in records)
+        finally:
+            reader.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ import httpx
 import uvloop
 from msgspec import to_builtins
 
-from api.journal_reader import JournalReader
-from api.record import decode_json, unpack
+from api.journal_reader import contents
 from client import Client, Limits, Replayed
 from cordon.failure import Failure
 from cordon.settings import Settings
@@ -171,12 +170,7 @@ def ready(running: Local) -> Any:
 
 def recorded(journal: Path) -> list[dict[str, Any]]:
     """Decisions of a journal, oldest first."""
-    reader = JournalReader(journal)
-    try:
-        records = (decode_json(unpack(record.body).payload) for record in reader.read(10_000_000))
-        return [record for record in records if record["type"] == "decision"]
-    finally:
-        reader.close()
+    return [record for record in contents(journal) if record["type"] == "decision"]
 
 
 def replays(running: Local, ids: Sequence[str]) -> list[Replayed]:

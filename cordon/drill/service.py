@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from api.journal_reader import JournalReader
+from api.journal_reader import contents, journals_in
 from api.query_store import open_store
-from api.record import decode_json, unpack
 from cordon.log import Record
 from cordon.parity import Plan, replay_of
 from cordon.pipeline import Pipeline, pipeline
@@ -31,7 +30,6 @@ from stream.replay.run import Replay
 PATIENCE_S = 300.0
 # Flink and the Kafka door take no part in what is asked here.
 PARTS = ("valkey", "kafka", "topics", "service", "publisher", "projector")
-JOURNAL_BATCH = 10_000
 
 
 @dataclass(slots=True)
@@ -154,16 +152,8 @@ def drill(
 
 def journalled(directory: Path) -> Counter[str]:
     """How often the journals below `directory` hold each decision; every chain is verified on the way."""
-    found: Counter[str] = Counter()
-    for mark in sorted(directory.glob("*/mark")):
-        reader = JournalReader(mark.parent)
-        while records := reader.read(JOURNAL_BATCH):
-            for record in records:
-                body = decode_json(unpack(record.body).payload)
-                if body["type"] == "decision":
-                    found[body["id"]] += 1
-        reader.close()
-    return found
+    records = contents(*journals_in(directory))
+    return Counter(record["id"] for record in records if record["type"] == "decision")
 
 
 def repeated(found: Counter[str]) -> int:

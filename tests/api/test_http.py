@@ -8,9 +8,8 @@ import signal
 import pytest
 
 from api.audit.verify import verify
-from api.journal_reader import JournalReader
+from api.journal_reader import contents
 from api.openapi import event_example, label_example, transaction_example
-from api.record import decode_json, unpack
 from cordon.stack.supervisor import Stack
 from cordon.stack.valkey import Valkey
 from features import load
@@ -75,10 +74,7 @@ def retried(client, payload):
 
 
 def records(directory):
-    reader = JournalReader(directory)
-    found = [decode_json(unpack(r.body).payload) for r in reader.read(1_000_000)]
-    reader.close()
-    return found
+    return list(contents(directory))
 
 
 def test_decide_look_up_label_and_look_at_the_entity(service, shared):

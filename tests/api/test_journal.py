@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from api.audit.verify import verify
 from api.journal import Journal, JournalBusy, JournalFenced, JournalUnavailable
-from api.journal_reader import JournalReader, Position
+from api.journal_reader import JournalReader, Position, contents, journals_in
+from api.record import Kind, encode_json, pack
 from api.segment import Damage, segments_in
 
 
@@ -237,3 +238,25 @@ def test_twenty_thousand_grouped_records_per_second(tmp_path):
             journal.append(batch)
         rate = 200 * 64 / (time.perf_counter() - started)
     assert rate > 5_000  # the benchmark holds the real bar; this one shares its cores with other tests
+
+
+def test_the_contents_of_journals_are_their_records_in_order(tmp_path):
+    for name, count in (("door-0", 25), ("service-0", 12_000)):
+        with Journal(tmp_path / name, segment_bytes=1 << 16) as journal:
+            for first in range(0, count, 50):
+                numbers = range(first, min(first + 50, count))
+                journal.append(
+                    [pack(Kind.DECISION, "key", encode_json({"id": f"{name} {n}"})) for n in numbers]
+                )
+    (tmp_path / "no journal").mkdir()
+    assert [journal.name for journal in journals_in(tmp_path)] == ["door-0", "service-0"]
+    assert journals_in(tmp_path, "service-*") == [tmp_path / "service-0"]
+    assert len(segments_in(tmp_path / "service-0")) > 1
+    found = [record["id"] for record in contents(*journals_in(tmp_path))]
+    assert found == [f"door-0 {n}" for n in range(25)] + [f"service-0 {n}" for n in range(12_000)]
+    segment = segments_in(tmp_path / "service-0")[0]
+    changed = bytearray(segment.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    segment.write_bytes(changed)
+    with pytest.raises(Damage):
+        list(contents(*journals_in(tmp_path)))

@@ -10,8 +10,7 @@ from confluent_kafka import Producer
 
 from api.compose import pseudonyms_of
 from api.config import ServiceConfig
-from api.journal_reader import JournalReader
-from api.record import decode_json, unpack
+from api.journal_reader import contents
 from api.rules.vocabulary import vocabulary_of
 from cordon.rule_desk import Desk, NotPublished
 from features import load
@@ -67,10 +66,7 @@ def draft(processes: Processes, action: str, limit: str = "0.01") -> Path:
 
 
 def journalled(processes: Processes, name: str) -> list[dict]:
-    reader = JournalReader(processes.directory / "journal" / name)
-    found = [decode_json(unpack(r.body).payload) for r in reader.read(1_000_000)]
-    reader.close()
-    return found
+    return list(contents(processes.directory / "journal" / name))
 
 
 def versions(clients) -> set[str]:

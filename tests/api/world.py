@@ -13,10 +13,9 @@ from api.decide import Policy
 from api.engine import Engine, Limits, QueryStoreUnavailable
 from api.gauge import FreshnessGauge
 from api.journal import Journal
-from api.journal_reader import JournalReader
+from api.journal_reader import contents
 from api.judge import Judge
 from api.model import ServingModel
-from api.record import decode_json, unpack
 from api.rules.load import load as load_rules
 from api.rules.rule import EMPTY, RuleSet
 from api.rules.vocabulary import vocabulary_of
@@ -143,7 +142,4 @@ class Bench:
         return self.engine.decide_batch(inbound, now_ms=self.now_ms)
 
     def journalled(self) -> list[dict[str, Any]]:
-        reader = JournalReader(self.journal.directory)
-        found = [decode_json(unpack(r.body).payload) for r in reader.read(100_000)]
-        reader.close()
-        return found
+        return list(contents(self.journal.directory))

@@ -5,8 +5,8 @@ import json
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from api.journal_reader import JournalReader
-from api.record import decode_json, unpack
+from api.journal_reader import contents, journals_in
+from api.record import decode_json
 from tests.api.processes import Processes, body, kill, metric, wait_for
 from tests.api.test_rules_live import desk, now_ms
 
@@ -41,12 +41,7 @@ def processes(tmp_path, valkey, kafka):
 
 
 def journalled(processes: Processes) -> list[dict]:
-    found = []
-    for mark in (processes.directory / "journal").glob("*/mark"):
-        reader = JournalReader(mark.parent)
-        found += [decode_json(unpack(r.body).payload) for r in reader.read(1_000_000)]
-        reader.close()
-    return found
+    return list(contents(*journals_in(processes.directory / "journal")))
 
 
 def alerts(processes: Processes, count: int) -> list[dict]:
