@@ -5,11 +5,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from api.query_store import open_store
@@ -19,13 +18,11 @@ from cordon.demo.prepare import prepare
 from cordon.demo.scoreboard import Scoreboard, Verdict, score, truths
 from cordon.demo.screen import Screen, Tally, show_campaigns
 from cordon.log import Record
-from cordon.parity import Keeper, Plan, replay_of, source_of
+from cordon.own_key import own_key_stale
+from cordon.parity import Keeper, Plan, replay_of
 from cordon.pipeline import Pipeline, pipeline
-from cordon.recompute import recompute
 from cordon.stack.local import Options
-from features import Catalogue, Window, load
-from features.parity import compare
-from features.tier import DAY, HOUR
+from features import load
 from stream.replay.pace import Pace
 from stream.replay.run import Replay
 from stream.world.world import events_path
@@ -36,7 +33,6 @@ RATE_MIN = 300.0
 SENT_MIN = 20_000
 EXPLAINED = 3
 PATIENCE_S = 300.0
-OWN_HISTORY = (HOUR, DAY, 30 * DAY)
 
 
 class Seen(Keeper):
@@ -108,7 +104,7 @@ def demonstration(
         decided = {i: v for i, v in seen.verdicts.items() if i not in before}
         board = score(tally.truth, decided)
         show_campaigns(console, board)
-        stale = own_key_stale(plan, running, seen, set(decided))
+        stale = own_key_stale(plan, catalogue, running.pseudonyms, seen.log, set(decided))
         body = {
             "sent": manifest.sent["transaction"],
             "decided": tally.statuses[200],
@@ -162,28 +158,6 @@ def stored(running: Pipeline, ids: list[str]) -> int:
                 break
             time.sleep(0.5)
         return found
-
-
-def own_key_stale(plan: Plan, running: Pipeline, seen: Seen, ids: set[str]) -> int:
-    """Decisions whose vector lacks an earlier observed transaction of one of their entities: counts of the
-    last hour, day and month against the oracle, in the order in which the store observed."""
-    catalogue = running.catalogue
-    counts = tuple(
-        f for f in catalogue.features if isinstance(f, Window) and f.aggregate == "count" and not f.delay_ms
-        and f.source == "transaction" and f.window_ms in OWN_HISTORY
-    )  # fmt: skip
-    places = [catalogue.names.index(f.name) for f in counts]
-    subset: Catalogue = replace(catalogue, features=counts)
-    log = seen.log
-    for record in log.decisions:
-        record["features"] = record["features"][places]
-    source = source_of(replay_of(plan, catalogue), catalogue)
-    found = recompute(subset, source, log, pseudonyms=running.pseudonyms, compare=ids)
-    report = compare(subset.names, found.expected, found.actual)
-    wrong = np.isnan(found.expected) != np.isnan(found.actual)
-    wrong |= ~np.isnan(found.expected) & (found.expected != found.actual)
-    assert report.features == len(counts)
-    return int(wrong.any(axis=1).sum()) + len(found.missing)
 
 
 def explain(
