@@ -1,12 +1,11 @@
 """Exact SHAP values of one row and of batches: XGBoost's `pred_contribs` and the compiled kernel.
 
-    .venv/bin/python -m bench.explain [--seconds 60] [--json]
+    .venv/bin/python -m bench.explain [--seconds 60] [--json] [--write]
 
 One thread each, in one process, in turns. First the contributions of 2,000 rows must agree within 1e-5.
 XGBoost explains a DMatrix only, so making it is part of its time; the ratio without that is reported as well.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import xgboost as xgb
 
+from bench.command import arguments, teller
 from bench.model import SIZES, Matrix, NothingToMeasure, compare, fit, interleaved, open_kernel, rows
 from cordon.evidence import Evidence
 
@@ -57,15 +57,12 @@ def measure(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
 
 def main() -> None:
     """Measures and keeps the result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of timing, altogether")
-    parser.add_argument("--json", action="store_true", help="only the JSON object")
     options = parser.parse_args()
     evidence = Evidence.begin("explain")
-    report = measure(options.seconds, (lambda line: None) if options.json else evidence.progress)
-    evidence.end(report, holds=report["ratio_single"] >= RATIO_MIN, write=True)
+    report = measure(options.seconds, teller(options, evidence))
+    evidence.end(report, holds=report["ratio_single"] >= RATIO_MIN, write=options.write)
 
 
 if __name__ == "__main__":

@@ -12,41 +12,41 @@ reported. What a tile update is, `bench.load.decided.Source` says. `--seconds 0`
 """
 
 import argparse
-import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import redis
+import numpy as np
 
-from bench.load.decided import Source
+from bench.command import arguments, teller, terms
+from bench.load.course import ACHIEVED_SHARE_MIN, NotMeasured
+from bench.load.decided import PSEUDONYMS, Source
+from bench.load.watermark import Watch
 from cordon.evidence import ROOT, Evidence
 from cordon.stack.flink import Flink
 from cordon.stack.kafka import Kafka
 from cordon.stack.part import Part
-from cordon.stack.port import HOST, Ports
+from cordon.stack.port import Ports
 from cordon.stack.probe import JobsRunning
+from cordon.stack.process import processor_s
 from cordon.stack.supervisor import Stack
 from cordon.stack.topics import Topic, create_topics
 from cordon.stack.valkey import Valkey
+from cordon.tiles import check, count
 from features.catalogue import Catalogue, load
-from features.library import Keys, parse_watermark
-from tests.stream.log_world import expected_states
+from features.redis_store import connect
+from features.store import OnlineStore
 
 # What must hold: a figure of the report and its least value.
 BARS: Final = {"payments": ("tile_updates_per_s", 40_000), "handbook": ("tps", 10_000)}
 FRESH_MS_MAX: Final = 100
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     """Measures and keeps the result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--catalogue", choices=("payments", "handbook"), default="payments")
     parser.add_argument("--transactions", type=int, default=100_000)
     parser.add_argument("--state", choices=("rocksdb", "hashmap"), default="rocksdb")
@@ -54,12 +54,11 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--json", action="store_true", help="only the JSON object")
-    parser.add_argument("--write", action="store_true", help="keep the result in bench/results/")
     options = parser.parse_args()
-    evidence = Evidence.begin("features" if options.catalogue == "payments" else "features_handbook")
-    with tempfile.TemporaryDirectory(prefix="cordon-features-") as name:
-        report = measure(Path(name), options, (lambda line: None) if options.json else evidence.progress)
+    name = "features" if options.catalogue == "payments" else "features_handbook"
+    evidence = Evidence.begin(name if options.parallelism == 1 else f"{name}_p{options.parallelism}")
+    with tempfile.TemporaryDirectory(prefix="cordon-features-") as directory:
+        report = measure(Path(directory), options, teller(options, evidence))
     fast = report[BARS[options.catalogue][0]] >= BARS[options.catalogue][1]
     fresh = report["freshness"] is None or report["freshness"]["p99_ms"] < FRESH_MS_MAX
     evidence.end(report, holds=fast and fresh, write=options.write)
@@ -101,12 +100,13 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
         source = Source(catalogue, kafka.bootstrap, options.partitions, options.transactions + later)
         source.fill(options.transactions)
         say(f"{source.written} decisions of {source.bytes // source.written} bytes are in the log")
-        reader = Reader(node, options.partitions)
+        reader = Reader(node, catalogue, options.partitions)
         stack.add(jobs)
         throughput = catch_up(stack, reader, source)
         say(f"the jobs read {throughput['transactions']} of them in {throughput['seconds']} s")
         visible = freshness(reader, source, options.rate, options.seconds) if options.seconds else None
-        check(catalogue, reader, source)
+        right(catalogue, reader.store, source)
+        reader.store.close()
     tps = throughput["transactions"] / throughput["seconds"]
     tiles = source.tiles / source.counted
     return {
@@ -114,29 +114,31 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
         "tile_updates_per_s": round(tps * tiles),
         "tiles_per_tx": round(tiles, 2),
         "catalogue": options.catalogue,
-        "load_average": os.getloadavg(),
         "state": options.state,
         "parallelism": options.parallelism,
         "bytes_per_record": round(source.bytes / source.written),
         "throughput": throughput,
         "freshness": visible,
+        **terms(seconds=throughput["seconds"], workers=options.parallelism),
     }
 
 
 class Reader:
-    """Looks at the store."""
+    """Looks at the store; for one thread."""
 
-    def __init__(self, node: Valkey, partitions: int) -> None:
-        self.client = redis.Redis(host=HOST, port=node.port)
+    def __init__(self, node: Valkey, catalogue: Catalogue, partitions: int) -> None:
+        self._node = node
+        self._catalogue = catalogue
         self._partitions = partitions
+        self.store: OnlineStore = connect(node.url, catalogue, PSEUDONYMS.tenant)
+
+    def another(self) -> "Reader":
+        """For another thread."""
+        return Reader(self._node, self._catalogue, self._partitions)
 
     def reached(self) -> list[int]:
         """Next offset of every partition of the decisions."""
-        held = self.client.hgetall("{demo:meta}:watermark")
-        assert isinstance(held, dict)
-        marks = parse_watermark(
-            {k: v for k, v in held.items() if isinstance(k, bytes) and isinstance(v, bytes)}
-        )
+        marks = self.store.watermark()
         return [marks.get(("decisions", p), ("", 0, 0, 0))[1] for p in range(self._partitions)]
 
 
@@ -162,68 +164,45 @@ def catch_up(stack: Stack, reader: Reader, source: Source) -> dict[str, Any]:
 
 def cpu(stack: Stack) -> dict[str, float]:
     """CPU seconds of every part."""
-    found: dict[str, float] = {}
-    for name in ("taskmanager", "valkey", "kafka"):
-        for pid in stack.processes(name):
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
-    return found
+    return {name: processor_s(stack.processes(name)) for name in ("taskmanager", "valkey", "kafka")}
 
 
 def freshness(reader: Reader, source: Source, rate: int, seconds: int) -> dict[str, Any]:
-    """Open loop: a transaction every ten milliseconds, latency from its scheduled time."""
-    times: dict[tuple[int, int], float] = {}
-    seen: dict[tuple[int, int], float] = {}
-    done = threading.Event()
-
-    def watch() -> None:
-        before = reader.reached()
-        while not done.is_set():
-            now, now_s = reader.reached(), time.monotonic()
-            for partition, (old, new) in enumerate(zip(before, now, strict=True)):
-                seen.update(((partition, offset), now_s) for offset in range(old, new))
-            before = now
-            time.sleep(0.001)
-
+    """Open loop: a transaction every ten milliseconds, latency from its scheduled time. Raises `NotMeasured`
+    where the rate was not reached."""
+    times_s: dict[tuple[int, int], float] = {}
+    other = reader.another()
     source.prepare(rate * seconds)
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start_s, tick_s = time.monotonic(), 0.01
-    for number in range(int(seconds / tick_s)):
-        due_s = start_s + number * tick_s
-        time.sleep(max(0.0, due_s - time.monotonic()))
-        source.write(round(rate * tick_s), due_s, times)
-    achieved = len(times) / (time.monotonic() - start_s)
-    while reader.reached() != source.ends:
+    with Watch(lambda: dict(enumerate(other.reached())), time.monotonic) as watch:
+        start_s, tick_s = time.monotonic(), 0.01
+        for number in range(int(seconds / tick_s)):
+            due_s = start_s + number * tick_s
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            source.write(round(rate * tick_s), due_s, times_s)
+        achieved = len(times_s) / (time.monotonic() - start_s)
+        while reader.reached() != source.ends:
+            time.sleep(0.1)
         time.sleep(0.1)
-    time.sleep(0.1)
-    done.set()
-    watcher.join()
-    latencies = sorted((seen[at] - sent) * 1_000 for at, sent in times.items() if at in seen)
+    other.store.close()
+    if achieved < ACHIEVED_SHARE_MIN * rate:
+        raise NotMeasured(f"{achieved:.0f}/s of the intended {rate}/s: freshness would say nothing")
+    passed = [(watch.passed_s(*place), sent_s) for place, sent_s in times_s.items()]
+    latencies_ms = [(seen_s - sent_s) * 1_000 for seen_s, sent_s in passed if seen_s is not None]
     return {
         "rate": rate,
         "achieved": round(achieved),
-        "not_seen": len(times) - len(latencies),
-        **{f"p{p:g}_ms": round(quantile(latencies, p), 1) for p in (50, 90, 99, 99.9)},
-        "max_ms": round(latencies[-1], 1),
+        "not_seen": len(passed) - len(latencies_ms),
+        **{f"p{p:g}_ms": round(float(np.percentile(latencies_ms, p)), 1) for p in (50, 90, 99, 99.9)},
+        "max_ms": round(max(latencies_ms), 1),
     }
 
 
-def quantile(ordered: list[float], percent: float) -> float:
-    """The value below which so many percent lie."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
-
-
-def check(catalogue: Catalogue, reader: Reader, source: Source) -> None:
-    """States of some entities are what follows from the log. Raises `AssertionError`."""
-    keys = Keys("demo", catalogue.state_fingerprint)
-    wanted = expected_states(catalogue, source.checked)
-    assert wanted
-    for (entity, who), state in wanted.items():
-        assert reader.client.get(keys.state(entity, who)) == state, (entity, who)
+def right(catalogue: Catalogue, store: OnlineStore, source: Source) -> None:
+    """States of some entities are what follows from the log. Raises `NotMeasured`."""
+    who = {(entity, name) for event in source.checked for entity, name in event.who.entities.items()}
+    found = check(catalogue, store, count(catalogue, source.checked))
+    if not who or not found.tiles or not found.holds:
+        raise NotMeasured(f"states of {len(who)} entities are not what the log says: {found.examples}")
 
 
 if __name__ == "__main__":

@@ -13,34 +13,32 @@ Nothing is reported when a port is taken, an answer is wrong, or less than 98 % 
 """
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from bench.load.course import REST_S, course
+from bench.command import arguments, teller, terms
+from bench.load.artefact import demonstration_model
+from bench.load.course import EXPLAINED_SHARE_MIN, REST_S, course, payments_with
 from bench.load.traffic import traffic
-from cordon.demo.prepare import prepare
-from cordon.evidence import ROOT, Evidence, machine
-from features import DAY, load
+from cordon.evidence import ROOT, Evidence
+from features import load
 
 # Highest p99 in milliseconds, by rate: of the service alone, and with the whole stack beside it.
 ALONE_MS: Final = {1_000: 5.0, 2_000: 6.0, 4_000: 6.0, 8_000: 10.0}
 BESIDE_MS: Final = {1_000: 10.0, 2_000: 20.0}
-EXPLAINED_SHARE_MIN: Final = 0.05
-PREPARED: Final = ROOT / ".cordon" / "demo" / "prepared"
 
 
 def main() -> None:
     """Measures; the status says whether the target was met."""
     options = parser().parse_args()
-    evidence = Evidence.begin(f"http_{'alone' if options.alone else 'beside'}_{options.rate}")
-    say: Callable[[str], None] = (lambda line: None) if options.json else evidence.progress
-    PREPARED.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ROOT / ".cordon") as name:
-        report = measure(Path(name), options, say)
+    name = f"http_{'alone' if options.alone else 'beside'}_{options.rate}"
+    evidence = Evidence.begin(name if options.workers == 1 else f"{name}_w{options.workers}")
+    (ROOT / ".cordon").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / ".cordon") as directory:
+        report = measure(Path(directory), options, teller(options, evidence))
     limit_ms = (ALONE_MS if options.alone else BESIDE_MS).get(options.rate, float("inf"))
     met = report["p99_ms"] < limit_ms and report["explained_share"] >= EXPLAINED_SHARE_MIN
     evidence.end(report, holds=met, write=options.write)
@@ -48,7 +46,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
-    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = arguments(__doc__)
     found.add_argument("--rate", type=int, default=1_000, help="requests per second")
     found.add_argument("--alone", action="store_true", help="service, Valkey and journal only")
     found.add_argument("--seconds", type=float, default=60.0, help="of each run")
@@ -59,25 +57,17 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--model", type=Path, default=None, help="artefact; the demonstration's if absent")
     found.add_argument("--port", type=int, default=None, help="of the service; any free one if absent")
     found.add_argument("--stall", type=float, default=0.0, help="seconds for which the service is stopped")
-    found.add_argument("--json", action="store_true", help="only the JSON object")
-    found.add_argument("--write", action="store_true", help="keep the result in bench/results/")
     return found
 
 
 def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """The median run's report. Raises `NotMeasured`."""
     catalogue = load("payments")
-    model = options.model or prepare(PREPARED, catalogue, say).model
+    model = options.model or demonstration_model(catalogue, say)
     each = round(options.rate * options.seconds)
     payments = traffic(catalogue, options.warm + options.runs * each, directory)
-    overrides = {
-        # Event time passes thousands of times faster than the clock: what overtakes is not late.
-        "catalogue": {"name": "payments", "lateness_ms": DAY},
-        "decide": {"clock": "event", "model_dir": model.resolve()},
-        "service": {"workers": options.workers},
-    }
     with course(
-        directory / "stack", overrides,
+        directory / "stack", payments_with(model, workers=options.workers),
         alone=options.alone, connections=options.connections, port=options.port, say=say,
     ) as (running, pipeline):  # fmt: skip
         reached = running.warm_up(payments.take(options.warm))
@@ -101,13 +91,13 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
         "beside": not options.alone,
         "journalled": stored,
         "warm_rps": round(reached),
-        "seconds_each": options.seconds,
-        "runs": options.runs,
-        "workers": options.workers,
-        "connections": options.connections,
         "stalled_s": options.stall,
-        "cpu": machine()["cpu"],
-        "load_average": [round(value, 2) for value in os.getloadavg()],
+        **terms(
+            seconds=options.seconds,
+            runs=options.runs,
+            workers=options.workers,
+            connections=options.connections,
+        ),
     }
 
 

@@ -1,11 +1,10 @@
 """Durable records per second: batches of real decision records appended, synced, read back and verified.
 
-    .venv/bin/python -m bench.journal [--seconds 10] [--json]
+    .venv/bin/python -m bench.journal [--seconds 10] [--json] [--write]
 
 Records are decisions of the payments catalogue with their full vectors, 64 to a batch, one `fdatasync` each.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any, Final
 from api.audit.verify import verify
 from api.journal import Journal
 from api.record import Kind, encode_json, pack
+from bench.command import arguments, teller, terms
 from cordon.evidence import Evidence
 from features import load
 
@@ -74,22 +74,20 @@ def measure(seconds: float, directory: Path, say: Callable[[str], None]) -> dict
         "cpu_us_per_record": round(own_s / records * 1e6, 2),
         "verify_records_per_s": round(records / verify_s),
         "records": records,
+        **terms(seconds=spent_s),
     }
 
 
 def main() -> None:
     """Measures and keeps the result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of appending")
-    parser.add_argument("--json", action="store_true", help="only the JSON object")
     options = parser.parse_args()
     evidence = Evidence.begin("journal")
     with tempfile.TemporaryDirectory(dir=".") as name:
-        say = (lambda line: None) if options.json else evidence.progress
+        say = teller(options, evidence)
         report = measure(options.seconds, Path(name), say)
-    evidence.end(report, holds=report["records_per_s"] >= RECORDS_PER_S_MIN, write=True)
+    evidence.end(report, holds=report["records_per_s"] >= RECORDS_PER_S_MIN, write=options.write)
 
 
 if __name__ == "__main__":

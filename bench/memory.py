@@ -8,15 +8,16 @@ shares with others, and pairs, are shown apart. Before anything is reported, the
 transaction.
 """
 
-import argparse
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from bench.command import arguments, teller, terms
 from bench.store import DAYS, PER_CARD, bytes_per_entity, info, observe, pseudonym, purchases
-from cordon.evidence import Evidence, machine
+from cordon.evidence import Evidence
 from cordon.failure import Failure
 from cordon.stack.port import Ports
 from cordon.stack.supervisor import Stack
@@ -37,15 +38,11 @@ class WrongStates(Failure):
 
 def main() -> None:
     """Measures; the status says whether a card stays below the limit."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--cards", type=int, default=200)
-    parser.add_argument("--json", action="store_true", help="only the JSON object")
-    parser.add_argument("--write", action="store_true", help="keep the result in bench/results/")
     options = parser.parse_args()
     evidence = Evidence.begin("memory")
-    say: Callable[[str], None] = (lambda line: None) if options.json else evidence.progress
+    say = teller(options, evidence)
     with tempfile.TemporaryDirectory() as name:
         node = Valkey(Path(name) / "data", Ports().take())
         with Stack([node.part()], Path(name)):
@@ -55,6 +52,7 @@ def main() -> None:
 
 def measure(url: str, catalogue: Catalogue, cards: int, say: Callable[[str], None]) -> dict[str, Any]:
     """The report. Raises `WrongStates`."""
+    began_s = time.monotonic()
     store = connect(url, catalogue, "bench")
     server = Connection(Address.parse(url))
     server.call("CONFIG", "SET", "appendonly", "no")
@@ -79,10 +77,7 @@ def measure(url: str, catalogue: Catalogue, cards: int, say: Callable[[str], Non
         "entities": found,
         "server": version,
         "catalogue": catalogue.name,
-        "runs": 1,
-        "workers": 1,
-        "connections": 1,
-        "cpu": machine()["cpu"],
+        **terms(seconds=time.monotonic() - began_s, connections=1),
     }
 
 

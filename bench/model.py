@@ -17,7 +17,7 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from cordon.evidence import machine
+from bench.command import terms
 from cordon.failure import Failure
 from models.ensemble import Ensemble, Member
 from models.kernel.errors import KernelError
@@ -98,6 +98,7 @@ class Comparison:
     ratios: dict[int, float]
     xgboost: dict[int, Timing]
     kernel: dict[int, Timing]
+    seconds: float
 
     def report(self) -> dict[str, Any]:
         """The keys that both benchmarks report."""
@@ -109,10 +110,7 @@ class Comparison:
             "trees": TREES,
             "depth": DEPTH,
             "features": FEATURES,
-            "runs": RUNS,
-            "workers": 1,
-            "connections": 0,
-            "cpu": machine()["cpu"],
+            **terms(seconds=self.seconds / RUNS, runs=RUNS),
         }
 
     def lines(self) -> list[str]:
@@ -128,7 +126,7 @@ class Comparison:
 
 def compare(xgboost: Call, kernel: Call, seconds: float) -> Comparison:
     """Times both for `seconds` altogether."""
-    compared = Comparison({}, {}, {})
+    compared = Comparison({}, {}, {}, seconds)
     for size in SIZES:
         runs = [interleaved((xgboost, kernel), size, seconds / len(SIZES) / RUNS) for _ in range(RUNS)]
         middle = sorted(runs, key=lambda run: ratio(*run))[RUNS // 2]

@@ -1,12 +1,11 @@
 """The offline builder: training rows a minute on one core, from a generated payments world on disk.
 
-    .venv/bin/python -m bench.offline [--transactions 500000] [--runs 3] [--json]
+    .venv/bin/python -m bench.offline [--transactions 500000] [--runs 3] [--json] [--write]
 
 First a small world with labels and lifecycle events is built, and 1,000 of its rows must equal the oracle's.
 Timed is what training does: read the Parquet history and build every feature of the catalogue, one worker.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.command import arguments, teller, terms
 from bench.model import NothingToMeasure
 from cordon.evidence import Evidence
 from cordon.parity import Plan, replay_of, source_of
@@ -91,24 +91,19 @@ def measure(transactions: int, runs: int, say: Callable[[str], None]) -> dict[st
         "features": len(catalogue.names),
         "read_s": round(statistics.median(read_s), 3),
         "built_s": round(statistics.median(built_s), 3),
-        "runs": runs,
+        **terms(seconds=whole_s, runs=runs),
     }
 
 
 def main() -> None:
     """Measures and keeps the result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--transactions", type=int, default=500_000)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="only the JSON object")
     options = parser.parse_args()
     evidence = Evidence.begin("offline")
-    report = measure(
-        options.transactions, options.runs, (lambda line: None) if options.json else evidence.progress
-    )
-    evidence.end(report, holds=report["tx_per_min_per_core"] >= PER_MINUTE_MIN, write=True)
+    report = measure(options.transactions, options.runs, teller(options, evidence))
+    evidence.end(report, holds=report["tx_per_min_per_core"] >= PER_MINUTE_MIN, write=options.write)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """One row and batches scored: XGBoost's `inplace_predict(validate_features=False)` and the compiled kernel.
 
-    .venv/bin/python -m bench.score [--seconds 30] [--json]
+    .venv/bin/python -m bench.score [--seconds 30] [--json] [--write]
 
 One thread each, in one process, in turns. First the margins of 20,000 rows must be equal bit for bit.
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
+from bench.command import arguments, teller
 from bench.model import Matrix, NothingToMeasure, compare, fit, open_kernel, rows
 from cordon.evidence import Evidence
 
@@ -45,15 +45,12 @@ def measure(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
 
 def main() -> None:
     """Measures and keeps the result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of timing, altogether")
-    parser.add_argument("--json", action="store_true", help="only the JSON object")
     options = parser.parse_args()
     evidence = Evidence.begin("score")
-    report = measure(options.seconds, (lambda line: None) if options.json else evidence.progress)
-    evidence.end(report, holds=report["ratio_single"] >= RATIO_MIN, write=True)
+    report = measure(options.seconds, teller(options, evidence))
+    evidence.end(report, holds=report["ratio_single"] >= RATIO_MIN, write=options.write)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,23 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from api.journal_reader import JournalReader
-from api.record import decode_json, unpack
+from api.journal_reader import contents, journals_in
 from bench.load import generator
 from bench.load.generator import Load
 from cordon.failure import Failure
+from cordon.log import Record
 from cordon.pipeline import Pipeline, pipeline
 from cordon.settings import Settings
 from cordon.stack.local import Local, Options, local
 from cordon.stack.port import is_free
+from cordon.stack.process import processor_s
 from cordon.stack.supervisor import Stack
+from features import DAY
 from stream.replay.item import Item
 
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 ACHIEVED_SHARE_MIN: Final = 0.98
+EXPLAINED_SHARE_MIN: Final = 0.05
+"""Of the decisions: fewer would be cheaper than those of a bad day."""
 ALONE: Final = ("valkey", "service")
 REST_S: Final = 1.0
 
@@ -59,9 +62,10 @@ class Decision(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured run that was right in every answer. Times in milliseconds."""
+    """One measured run that was right in every answer. `due_s`: when each request was, from the start."""
 
     rate: float
+    due_s: Sequence[float]
     load: Load
     explained_share: float
     cpu_s: Mapping[str, float]
@@ -129,32 +133,21 @@ class Course:
             raise NotMeasured(
                 f"{found.achieved_rps:.0f}/s of the intended {rate:.0f}/s: latency would say nothing"
             )
-        return Run(rate, found, explained / len(items), spent_s)
+        return Run(rate, due_s.tolist(), found, explained / len(items), spent_s)
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds of every part so far, its children included."""
-        return {
-            part.name: sum(map(_cpu_s, self.stack.processes(part.name)))
-            for part in self.plan.parts
-            if not part.once
-        }
+        names = (part.name for part in self.plan.parts if not part.once)
+        return {name: processor_s(self.stack.processes(name)) for name in names}
 
     def check_journals(self) -> int:
         """Every answer is in the journals once, as it was answered; their number. Raises `NotMeasured`."""
         seen: Counter[str] = Counter()
-        for mark in sorted(self.plan.settings.journal.directory.glob("service-*/mark")):
-            reader = JournalReader(mark.parent)
-            while records := reader.read(10_000):
-                for record in records:
-                    stored = decode_json(unpack(record.body).payload)
-                    seen[stored["id"]] += 1
-                    answer = self.answered.get(stored["id"])
-                    if answer is None or (answer.outcome, answer.score) != (
-                        stored["outcome"],
-                        stored["score"],
-                    ):
-                        raise NotMeasured(f"the record of {stored['id']} is not what was answered")
-            reader.close()
+        for stored in contents(*journals_in(self.plan.settings.journal.directory, "service-*")):
+            seen[stored["id"]] += 1
+            answer = self.answered.get(stored["id"])
+            if answer is None or (answer.outcome, answer.score) != (stored["outcome"], stored["score"]):
+                raise NotMeasured(f"the record of {stored['id']} is not what was answered")
         wrong = [id for id in self.answered if seen[id] != 1]
         if wrong:
             raise NotMeasured(f"{len(wrong)} answers are not in the journal exactly once, such as {wrong[0]}")
@@ -205,12 +198,14 @@ class Course:
         thread.join()
 
 
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+def payments_with(model: Path, *, workers: int = 1) -> dict[str, Any]:
+    """Settings of a service that decides a generated world's payments with this model."""
+    return {
+        # Event time passes thousands of times faster than the clock: what overtakes is not late.
+        "catalogue": {"name": "payments", "lateness_ms": DAY},
+        "decide": {"clock": "event", "model_dir": model.resolve()},
+        "service": {"workers": workers},
+    }
 
 
 @contextlib.contextmanager
@@ -221,11 +216,13 @@ def course(
     alone: bool,
     connections: int,
     port: int | None = None,
+    keep: Callable[[str, Record], None] = lambda topic, record: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Course, Pipeline | None]]:
     """The parts, started below `directory`: service and Valkey, or (not `alone`) also all that follows them.
 
-    `port`: of the service; any free one if absent. Raises `NotMeasured` where it is taken.
+    `port`: of the service; any free one if absent. `keep` is given each record of the log. Raises
+    `NotMeasured` where the port is taken.
     """
     if port is not None and not is_free(port):
         raise NotMeasured(f"port {port} is taken: another service would be measured, or measured with it")
@@ -236,5 +233,5 @@ def course(
         with Stack(plan.parts, directory, say=say) as stack:
             yield Course(plan, stack, connections), None
         return
-    with pipeline(directory, given, options=options, say=say) as running:
+    with pipeline(directory, given, options=options, keep=keep, say=say) as running:
         yield Course(running.plan, running.stack, connections), running

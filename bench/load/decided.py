@@ -7,14 +7,14 @@ from typing import Any
 
 from confluent_kafka import Producer
 
+from cordon.tiles import Happened
 from features.catalogue import Catalogue
-from features.event import identify
+from features.event import Identity, identify
 from features.measure import TRANSACTION, Scalar
 from features.pseudonym import Pseudonyms
 from stream.world.spec import WorldSpec
 from stream.world.tables import TRUTH
 from stream.world.world import generate
-from tests.stream.log_world import Record
 
 PSEUDONYMS = Pseudonyms("demo", b"0123456789abcdef")
 CUSTOMERS, TERMINALS = 5_000, 10_000
@@ -53,7 +53,7 @@ class Source:
         self._producer.init_transactions()
         self.written = self.tiles = self.counted = self.bytes = 0
         self.ends = [0] * partitions
-        self.checked: list[Record] = []
+        self.checked: list[Happened] = []
         r = random.Random(2)
         # What a decision carries beside what Flink reads: as long as a real one.
         self._ballast = {
@@ -111,7 +111,7 @@ class Source:
             }  # fmt: skip
             some = {e: who for e, who in found.entities.items() if int(who[:8], 16) % CHECKED == 0}
             if some:
-                self.checked.append(Record("decisions", {**body, "entities": some}))
+                self.checked.append(Happened(TRANSACTION, time_ms, dict(values), Identity(some, found.marks)))
             if number % COUNTED == 0:
                 self._count(time_ms, values, found.entities, found.marks)
             key = found.entities.get(schema.primary, "none")

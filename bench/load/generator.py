@@ -42,12 +42,14 @@ class Answered:
 @dataclass(frozen=True, slots=True)
 class Load:
     """One run. `answers` are in the order of the requests. `elapsed_s`: from the start to the last answer.
-    `waited`: requests that were due when no connection was free. `cpu_s`: the generator's own."""
+    `waited`: requests that were due when no connection was free. `cpu_s`: the generator's own. `started_s`:
+    the start by the system's monotonic clock, which all processes of a machine share."""
 
     answers: tuple[Answered, ...]
     elapsed_s: float
     waited: int
     cpu_s: float
+    started_s: float
 
     @property
     def achieved_rps(self) -> float:
@@ -84,7 +86,7 @@ def run(requests: Sequence[bytes], due_s: Sequence[float], host: str, port: int,
             raise GeneratorFailed(done.stderr.strip() or f"the generator ended with {done.returncode}")
         told = json.loads(done.stdout)
         answers = _answers(results.read_bytes())
-    return Load(answers, told["elapsed_s"], told["waited"], told["cpu_s"])
+    return Load(answers, told["elapsed_s"], told["waited"], told["cpu_s"], told["started_s"])
 
 
 def program() -> Path:

@@ -292,8 +292,8 @@ int main(int argc, char **argv) {
                    1e-6 * (double)(after.ru_stime.tv_usec - before.ru_stime.tv_usec);
     write_results(argv[2]);
     printf("{\"sent\": %u, \"answered\": %u, \"lost\": %u, \"waited\": %u, \"elapsed_s\": %.6f, \"sending_s\": %.6f, "
-           "\"cpu_s\": %.6f}\n",
+           "\"started_s\": %.6f, \"cpu_s\": %.6f}\n",
            next, answered, request_count - answered, waited, (double)elapsed_ns * 1e-9, (double)last_sent_ns * 1e-9,
-           cpu_s);
+           (double)start_ns * 1e-9, cpu_s);
     return 0;
 }

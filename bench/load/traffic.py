@@ -18,6 +18,7 @@ PER_CUSTOMER_AND_DAY: Final = 1.4
 DAYS_MIN: Final = 7
 # Denser in attacks than life, so that the share of answers that are explained is that of a bad day.
 FRAUD_SHARE: Final = 0.03
+WORLD: Final = "world.parquet"
 
 
 @dataclass(slots=True)
@@ -35,9 +36,9 @@ class Traffic:
 
 
 def traffic(catalogue: Catalogue, count: int, directory: Path) -> Traffic:
-    """At least `count` transactions; the world is written to `directory`."""
+    """At least `count` transactions; the world is written to `directory` as `WORLD`."""
     days = max(DAYS_MIN, int(count / (CUSTOMERS * PER_CUSTOMER_AND_DAY)) + 2)
-    path = directory / "world.parquet"
+    path = directory / WORLD
     write_history(generate(WorldSpec(CUSTOMERS, days, fraud_share=FRAUD_SHARE, captures=False), SEED), path)
     history = History(path, catalogue.schema)
     return Traffic(transactions(history, extent(history)))
