@@ -19,7 +19,7 @@ HTTP = tuple(
         ("beside", "", "HTTP decisions beside the whole stack"),
         ("alone", " --alone", "HTTP decisions, service and store alone"),
     )
-    for rate in (1_000, 2_000, 4_000)
+    for rate in (1_000, 2_000, 4_000, 8_000)
 )
 
 ROWS: tuple[tuple[str, str, str, str], ...] = (
@@ -52,6 +52,19 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("demo", "make demo ARGS=--once", "precision of what was stopped", "precision"),
     ("demo", "make demo ARGS=--once", "recall after the first of each campaign", "recall"),
     *HTTP,
+    ("decide", "cordon bench decide", "decisions a second of one process, from Kafka", "tps"),
+    ("decide_handbook", "cordon bench decide --catalogue handbook",
+     "decisions a second of one process, handbook's catalogue, rules alone", "tps"),
+    ("stream", "cordon bench stream", "transactions a second through the whole stream", "tps"),
+    ("freshness_1000", "cordon bench freshness --rate 1000",
+     "from the request until it is in Flink's state in Redis, at 1,000/s, p99 in ms", "p99_ms"),
+    ("freshness_1000", "cordon bench freshness --rate 1000",
+     "decisions lacking an own earlier transaction, at 1,000/s", "own_key_stale"),
+    ("features", "cordon bench features", "Flink alone, tile updates a second", "tile_updates_per_s"),
+    ("features_handbook", "cordon bench features --catalogue handbook",
+     "Flink alone, handbook's catalogue, transactions a second", "tps"),
+    ("journal", "cordon bench journal", "durable records a second", "records_per_s"),
+    ("store", "cordon bench store", "an observed transaction in Redis, server's us", "server_us"),
     ("rules", "cordon rules bench", "one rule as served, in ns", "ns_per_rule"),
     ("rules", "cordon rules bench", "30 rules over 1,000,000 stored decisions, in s", "backtest_s"),
     ("drill_replay", "cordon drill replay", "past decisions replayed after a restart", "replayed"),
