@@ -79,6 +79,7 @@ def _worker(config: ServiceConfig, number: int, listening: Sequence[socket.socke
     # Imported here: Prometheus reads its environment when it is imported.
     import uvicorn
 
+    from api.access import LOCAL_KEYS
     from api.api_keys import KeysUnusable
     from api.app import Service, create_app
     from api.compose import compose, settle_garbage
@@ -117,6 +118,8 @@ def _worker(config: ServiceConfig, number: int, listening: Sequence[socket.socke
             date_header=False,
         )
     )
+    if config.access.keys_in_force == LOCAL_KEYS and not config.host.startswith("127."):
+        LOG.warning("dev-key opens this service to its network: configure keys, see docs/access.md")
     service.on_fatal = lambda: setattr(server, "should_exit", True)
     LOG.info("ready: service http://%s:%d", config.host, config.port)
     # uvicorn hands its signals on when it is done; ending is then up to us.

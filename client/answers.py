@@ -142,6 +142,35 @@ class ModelExplanation(Part, frozen=True):
     contributions: tuple[Contribution, ...]
 
 
+class Change(Part, frozen=True):
+    """One feature's value as it was, and as it would have to be."""
+
+    feature: str
+    from_: float | None = msgspec.field(name="from")
+    to: float | None
+
+
+class Counterfactual(Part, frozen=True):
+    """What would have passed, decided again.
+
+    `limit`: of an amount, the largest that passes (minor units); of earlier payments, how many fewer.
+    """
+
+    kind: Literal["amount", "known", "fewer", "without", "field"]
+    subject: str
+    outcome: Outcome
+    limit: int | None
+    below: bool
+    changes: tuple[Change, ...]
+    text: str
+
+
+class Hint(Part, frozen=True):
+    """What would have passed, in words."""
+
+    text: str
+
+
 class Explanation(Part, frozen=True):
     """Why it was decided so. `model`: `None` where no model scored it."""
 
@@ -157,6 +186,8 @@ class Explanation(Part, frozen=True):
     freshness: Freshness
     degraded: tuple[str, ...]
     versions: dict[str, str | None]
+    language: str
+    counterfactuals: tuple[Counterfactual, ...]
     model: ModelExplanation | None = None
 
 
@@ -166,7 +197,9 @@ class CustomerExplanation(Part, frozen=True):
     transaction_id: str
     outcome: Outcome
     summary: str
+    language: str
     reasons: tuple[Reason, ...]
+    counterfactuals: tuple[Hint, ...]
 
 
 class Difference(Part, frozen=True):

@@ -22,7 +22,7 @@ from client.answers import (
     Records,
     Replayed,
 )
-from client.call import Call, Event, Search
+from client.call import Call, Event, Insider, Language, Search
 from client.errors import Unavailable, UnexpectedAnswer
 from client.limits import Limits
 from client.retry import Retry
@@ -86,14 +86,14 @@ class AsyncClient:
         return await self._send(call.decision(id))
 
     async def explanation(
-        self, id: str, *, audience: Literal["analyst", "data_scientist"] = "analyst"
+        self, id: str, *, audience: Insider = "analyst", language: Language | None = None
     ) -> Explanation:
-        """Why it was decided so: exact contributions, rules in words."""
-        return await self._send(call.explanation(id, audience))
+        """Why it was decided so: exact contributions, rules in words, what would have passed."""
+        return await self._send(call.explanation(id, audience, language))
 
-    async def customer_explanation(self, id: str) -> CustomerExplanation:
+    async def customer_explanation(self, id: str, *, language: Language | None = None) -> CustomerExplanation:
         """What the customer may be told."""
-        return await self._send(call.customer_explanation(id))
+        return await self._send(call.customer_explanation(id, language))
 
     async def replay(self, id: str, *, as_: Literal["stored", "current"] = "stored") -> Replayed:
         """Decide again, with what decided then or with what decides now. Nothing is recorded."""

@@ -35,6 +35,10 @@ from client.retry import RETRIED, retry_after_s
 
 Event = Mapping[str, Any]
 """A transaction, label or event, as the service's schema has it."""
+Insider = Literal["analyst", "data_scientist"]
+"""Who may see numbers and rules."""
+Language = Literal["en", "de"]
+"""Of an explanation's words."""
 _REFUSALS: Final[Mapping[int, type[Refused]]] = {
     401: Unauthorized,
     403: Forbidden,
@@ -104,15 +108,14 @@ def search(query: Search, limit: int, cursor: str | None) -> Call[Records]:
     return Call("GET", "/v1/decisions", Records, {k: str(v) for k, v in given.items() if v is not None})
 
 
-def explanation(id: str, audience: Literal["analyst", "data_scientist"]) -> Call[Explanation]:
+def explanation(id: str, audience: Insider, language: Language | None) -> Call[Explanation]:
     """Why it was decided so."""
-    return Call("GET", f"/v1/decisions/{_part(id)}/explanation", Explanation, {"audience": audience})
+    return Call("GET", *_explained(id, Explanation, audience, language))
 
 
-def customer_explanation(id: str) -> Call[CustomerExplanation]:
+def customer_explanation(id: str, language: Language | None) -> Call[CustomerExplanation]:
     """What the customer may be told."""
-    path = f"/v1/decisions/{_part(id)}/explanation"
-    return Call("GET", path, CustomerExplanation, {"audience": "customer"})
+    return Call("GET", *_explained(id, CustomerExplanation, "customer", language))
 
 
 def replay(id: str, as_: Literal["stored", "current"]) -> Call[Replayed]:
@@ -174,6 +177,13 @@ def _problem(status: int, body: bytes) -> Problem:
 
 def _post[T](path: str, body: Event, answer: type[T]) -> Call[T]:
     return Call("POST", path, answer, content=msgspec.json.encode(body))
+
+
+def _explained[T](
+    id: str, answer: type[T], audience: str, language: Language | None
+) -> tuple[str, type[T], dict[str, str]]:
+    params = {"audience": audience} | ({} if language is None else {"lang": language})
+    return f"/v1/decisions/{_part(id)}/explanation", answer, params
 
 
 def _part(id: str) -> str:

@@ -182,7 +182,7 @@ def explain(
     header = next(iter(f"{name}: {value}" for name, value in running.headers.items()))
     console.print("\nAsk it:")
     for path in (
-        "/docs",
+        "/openapi.json",
         "/health/ready",
         "/metrics",
         *([f"/v1/decisions/{example}/explanation"] if example else []),

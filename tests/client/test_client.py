@@ -94,7 +94,7 @@ def test_everything_that_can_be_asked_is_answered_with_its_type(connect, request
     assert told.model is not None
     shares = sum(each.contribution for each in told.model.contributions)
     assert told.model.base_value + shares == pytest.approx(told.model.margin, abs=1e-4)
-    assert cordon.customer_explanation(id).summary
+    assert cordon.customer_explanation(id, language="de").language == "de"
     replayed = cordon.replay(id)
     assert (replayed.same, replayed.as_, replayed.differences) == (True, "stored", ())
     assert cordon.entity("card", "cd_0").features["card_count_1h"] >= 1
