@@ -110,6 +110,8 @@ def _worker(config: ServiceConfig, number: int, listening: Sequence[socket.socke
             loop="uvloop",
             http="httptools",
             ws="none",
+            # Nothing here asks whom a proxy speaks for.
+            proxy_headers=False,
             access_log=False,
             log_level="warning",
             timeout_keep_alive=75,

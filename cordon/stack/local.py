@@ -150,7 +150,7 @@ def wire(
 ) -> Settings:
     """The settings with the addresses and directories of this stack."""
     update = {
-        "redis": settings.redis.model_copy(update={"url": valkey.url, "cluster": False}),
+        "redis": settings.redis.model_copy(update={"url": valkey.address, "cluster": False}),
         "kafka": settings.kafka.model_copy(update={"bootstrap": kafka.bootstrap}),
         "service": settings.service.model_copy(update={"host": HOST, "port": service_port}),
         "flink": settings.flink.model_copy(

@@ -35,6 +35,11 @@ class Valkey:
         path = self.directory.resolve() / "valkey.sock"
         return path if len(str(path)) <= SOCKET_PATH_MAX else None
 
+    @property
+    def address(self) -> str:
+        """For clients on this machine: a round trip by the socket costs half of one by TCP."""
+        return self.url if self.socket is None else f"unix://{self.socket}"
+
     def command(self) -> tuple[str, ...]:
         """The server's command line. Nothing is evicted; a lost machine loses a second of writes at most."""
         options = {
