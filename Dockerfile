@@ -21,7 +21,8 @@ RUN python -m venv /opt/venv && /opt/venv/bin/pip install --require-hashes -r re
 # The compiled scorer chooses its instructions when it runs: built here, it serves on every processor.
 COPY features features
 COPY models models
-RUN /opt/venv/bin/python -m models.kernel.build
+COPY api api
+RUN /opt/venv/bin/python -m models.kernel.build && /opt/venv/bin/python -m api.audit.chain
 
 FROM python AS flink-build
 # Flink's own libraries and pemja are built from source distributions: a compiler and Java's headers.
@@ -41,8 +42,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY features features
 COPY --from=service-build /opt/cordon/models models
+COPY --from=service-build /opt/cordon/api api
 COPY stream stream
-COPY api api
 COPY cordon cordon
 COPY deploy/rules deploy/rules
 COPY deploy/wait-for-model deploy/wait-for-model

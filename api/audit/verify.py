@@ -8,11 +8,11 @@ import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from api.audit.chain import best
 from api.audit.checkpoint import Checkpoint
 from api.audit.diagnosis import diagnose
 from api.audit.merkle import Tree, leaves_of
@@ -20,8 +20,6 @@ from api.journal import durable_of, torn_bytes
 from api.segment import (
     BATCH_HEADER,
     BATCH_MAGIC,
-    HASH_BYTES,
-    LENGTH,
     SEGMENT_HEADER,
     Damage,
     DamageSort,
@@ -254,13 +252,9 @@ def _fill(file: int, offset: int, view: memoryview) -> int:
 
 
 def _scan(buffer: bytearray, view: memoryview, filled: int, base: int, head: Head) -> _Scanned:
-    """Check all batches that are whole in the buffer, with as few steps per record as there are.
-
-    A hash covers the hash before and the body, but the body's length stands between them. The hash is moved
-    over it, so that both are one piece of the buffer: a copy of 32 bytes instead of the whole body.
-    """
-    header, length, digest, sequence = BATCH_HEADER.unpack_from, LENGTH.unpack_from, head.hash, head.sequence
-    head_bytes, length_bytes, hash_bytes = BATCH_HEADER.size, LENGTH.size, HASH_BYTES  # locals are faster
+    """Check all batches that are whole in the buffer, with as few steps per record as there are."""
+    header, check, digest, sequence = BATCH_HEADER.unpack_from, best(), head.hash, head.sequence
+    head_bytes = BATCH_HEADER.size
     hashes: list[bytes] = []
     at = 0
     while filled - at >= head_bytes:
@@ -271,26 +265,12 @@ def _scan(buffer: bytearray, view: memoryview, filled: int, base: int, head: Hea
             return _Scanned(at, Head(sequence, digest), hashes, True, 0)
         if end > filled:
             return _Scanned(at, Head(sequence, digest), hashes, False, end - at)
-        before, room, whole = digest, end - length_bytes - hash_bytes, True
-        for _ in range(records):
-            if place > room:
-                whole = False
-                break
-            body = place + length_bytes
-            stored = body + length(buffer, place)[0]
-            place = stored + hash_bytes
-            if place > end:
-                whole = False
-                break
-            buffer[body - hash_bytes : body] = digest
-            digest = sha256(view[body - hash_bytes : stored]).digest()
-            if buffer[stored:place] != digest:
-                whole = False
-                break
-            hashes.append(digest)
-        if not whole or place != end:
-            del hashes[first - head.sequence :]
-            return _Scanned(at, Head(sequence, before), hashes, True, 0)
+        found = check(buffer, place, end, records, digest)
+        if found is None:
+            return _Scanned(at, Head(sequence, digest), hashes, True, 0)
+        if found:
+            hashes += found
+            digest = found[-1]
         sequence += records
         at = end
     return _Scanned(at, Head(sequence, digest), hashes, False, head_bytes)

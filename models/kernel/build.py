@@ -1,4 +1,4 @@
-"""Compiles the kernel: `python -m models.kernel.build`, at installation or at the first use.
+"""Compiles C sources: `python -m models.kernel.build`, at installation or at the first use.
 
 The shared object's name holds a hash of the sources and flags and one of the compiler. It is put in place by
 an atomic rename, so that processes may build at the same time. It lies beside the sources where that folder
@@ -13,14 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from models.kernel.errors import NotBuilt
 
-FOLDER: Final = Path(__file__).parent
-SOURCES: Final = ("binding.c", "score.c", "explain.c", "tabulate.c")
-HEADERS: Final = ("forest.h",)
 FLAGS: Final = (
     "-std=c99",
     "-O3",
@@ -33,23 +31,47 @@ FLAGS: Final = (
 COMPILE_SECONDS_MAX: Final = 180
 
 
-def library() -> Path:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What becomes one shared object: C files and their headers in a folder."""
+
+    name: str
+    folder: Path
+    files: tuple[str, ...]
+    headers: tuple[str, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        """What the shared object's name begins with on this machine."""
+        texts = (self.folder.joinpath(name).read_bytes() for name in self.files + self.headers)
+        return f"{self.name}-{sys.platform}-{platform.machine()}-{_digest(*texts, repr(FLAGS).encode())}"
+
+    @property
+    def places(self) -> tuple[Path, Path]:
+        """Where the shared object may lie."""
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return self.folder / "build", Path(cache) / "cordon"
+
+
+FOREST: Final = Source(
+    "forest", Path(__file__).parent, ("binding.c", "score.c", "explain.c", "tabulate.c"), ("forest.h",)
+)
+
+
+def library(source: Source = FOREST) -> Path:
     """The shared object for this machine, built if need be (seconds). Raises `NotBuilt`."""
-    source = _digest(
-        *(FOLDER.joinpath(name).read_bytes() for name in SOURCES + HEADERS), repr(FLAGS).encode()
-    )
-    prefix = f"forest-{sys.platform}-{platform.machine()}-{source}"
+    prefix, places = source.prefix, source.places
     compiler = find_compiler()
     if compiler is None:
-        built = [path for folder in _folders() for path in sorted(folder.glob(f"{prefix}-*.so"))]
+        built = [path for folder in places for path in sorted(folder.glob(f"{prefix}-*.so"))]
         if not built:
             raise NotBuilt("no C compiler (cc, gcc, clang or $CC): install one for compiled scoring")
         return built[0]
     name = f"{prefix}-{_digest(*compiler[1:], compiler[0])}.so"
-    for folder in _folders():
+    for folder in places:
         if (folder / name).is_file():
             return folder / name
-    return _compile([os.fsdecode(part) for part in compiler[1:]], name)
+    return _compile(source, [os.fsdecode(part) for part in compiler[1:]], name)
 
 
 def find_compiler() -> tuple[bytes, ...] | None:
@@ -68,9 +90,9 @@ def find_compiler() -> tuple[bytes, ...] | None:
     return None
 
 
-def _compile(command: list[str], name: str) -> Path:
+def _compile(source: Source, command: list[str], name: str) -> Path:
     reasons = []
-    for folder in _folders():
+    for folder in source.places:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(prefix=".draft-", suffix=".so", dir=folder)
@@ -79,7 +101,7 @@ def _compile(command: list[str], name: str) -> Path:
             continue
         os.close(handle)
         try:
-            sources = [str(FOLDER / source) for source in SOURCES]
+            sources = [str(source.folder / file) for file in source.files]
             done = subprocess.run(
                 [*command, *FLAGS, "-o", draft, *sources, "-lm"],
                 capture_output=True,
@@ -99,11 +121,6 @@ def _compile(command: list[str], name: str) -> Path:
             Path(draft).unlink(missing_ok=True)
         return folder / name
     raise NotBuilt(f"no folder for the shared object: {'; '.join(reasons)}")
-
-
-def _folders() -> tuple[Path, Path]:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return FOLDER / "build", Path(cache) / "cordon"
 
 
 def _digest(*parts: bytes) -> str:
