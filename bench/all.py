@@ -63,7 +63,7 @@ ALL: Final = (
         measurement(f"http --alone --rate {rate}", SMALL_HTTP, HTTP_FIGURES)
         for rate in (1_000, 2_000, 4_000, 8_000)
     ),
-    measurement("http --alone --rate 4000 --workers 2", SMALL_HTTP, HTTP_FIGURES),
+    measurement("http --alone --rate 2000 --workers 2", SMALL_HTTP, HTTP_FIGURES),
     measurement("http --rate 1000", SMALL_HTTP, HTTP_FIGURES),
     measurement("http --rate 2000", SMALL_HTTP, HTTP_FIGURES),
     measurement("freshness --rate 1000", "--rate 50 --seconds 3 --warm 300", "p50_ms p99_ms own_key_stale"),

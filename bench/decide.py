@@ -8,7 +8,9 @@ Payments of a generated world are decided with the demonstration's model, the ha
 alone. A decision counts once it is durable; the clock runs over all that follow the first `--warm`, CPU over
 the same ones. Without `--transactions` there are as many as the bar passes in `--seconds`.
 
-Afterwards the journal must hold every transaction exactly once, with its whole vector, none degraded.
+Afterwards the journal must hold every transaction exactly once, with its whole vector, none degraded. What
+the stages of a decision took is what the records say, `rest` everything around them: reading the topic,
+encoding, the journal.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -43,8 +45,17 @@ TPS_MIN: Final = {"payments": 8_000.0, "handbook": 8_000.0}
 SECONDS: Final = 60.0
 BESIDE: Final = ("valkey", "kafka", "topics")
 MEASURED: Final = ("door", "valkey", "kafka")
+STAGES: Final = ("observe", "features", "score", "rules", "explain")
 LOOK_S: Final = 0.002
 PATIENCE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a record. `stages_us`: of its whole batch, and its size."""
+
+    explained: bool
+    stages_us: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,7 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
             begun = reached(stack, mark, options.warm)
             say(f"the first {begun.durable} are decided")
             ended = reached(stack, mark, count)
-    explained = check(plan, catalogue, sent, whole=model is not None)
+    found = check(plan, catalogue, sent, whole=model is not None)
     took_s, decided = ended.at_s - begun.at_s, ended.durable - begun.durable
     return {
         "tps": round(decided / took_s, 1),
@@ -103,10 +114,11 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
         "warm": begun.durable,
         "features": len(catalogue.names),
         "model": model.name if model else None,
-        "explained_share": round(explained / count, 4),
+        "explained_share": round(sum(one.explained for one in found) / count, 4),
         "cpu_us_per_tx": {
             name: round((ended.cpu_s[name] - begun.cpu_s[name]) / decided * 1e6, 1) for name in MEASURED
         },
+        "wall_us_per_tx": stages(found[begun.durable :], took_s / decided * 1e6),
         **terms(seconds=took_s),
     }
 
@@ -167,14 +179,14 @@ def reached(stack: Stack, mark: Mark, count: int) -> Moment:
     return Moment(at_s, found, {name: processor_s(stack.processes(name)) for name in MEASURED})
 
 
-def check(plan: Local, catalogue: Catalogue, sent: set[str], *, whole: bool) -> int:
-    """Every transaction was decided once with everything it needs; how many were explained by the model.
+def check(plan: Local, catalogue: Catalogue, sent: set[str], *, whole: bool) -> list[Kept]:
+    """Every transaction was decided once with everything it needs; what their records say, oldest first.
 
     `whole`: with a model. Raises `NotMeasured`.
     """
     seen: Counter[str] = Counter()
     allowed = [] if whole else ["model"]
-    explained = 0
+    found = []
     for record in contents(journal_of(plan)):
         if record["type"] != "decision" or record["claim"] != "new":
             raise NotMeasured(f"{record['id']}: a record of another kind: {record['type']}")
@@ -183,11 +195,23 @@ def check(plan: Local, catalogue: Catalogue, sent: set[str], *, whole: bool) -> 
         if len(record["features"]) != len(catalogue.names):
             raise NotMeasured(f"{record['id']}: a vector of {len(record['features'])} features")
         seen[record["id"]] += 1
-        explained += any(reason["weight"] is not None for reason in record["reasons"])
+        weights = [reason["weight"] for reason in record["reasons"]]
+        found.append(Kept(any(weight is not None for weight in weights), record["stages_us"]))
     wrong = {i for i in sent if seen[i] != 1} | (seen.keys() - sent)
     if wrong:
         raise NotMeasured(f"{len(wrong)} are not in the journal exactly once, such as {min(wrong)}")
-    return explained
+    return found
+
+
+def stages(found: Sequence[Kept], whole_us: float) -> dict[str, float]:
+    """Mean microseconds of each stage for a transaction, by the clock: what batches took over their size."""
+    total: Counter[str] = Counter()
+    for one in found:
+        for name in STAGES:
+            total[name] += one.stages_us[name] / one.stages_us["batch"]
+    mean = {name: total[name] / len(found) for name in STAGES}
+    mean["rest"] = whole_us - sum(mean.values())
+    return {name: round(us, 1) for name, us in mean.items()}
 
 
 if __name__ == "__main__":

@@ -188,10 +188,11 @@ def freshness(reader: Reader, source: Source, rate: int, seconds: int) -> dict[s
         raise NotMeasured(f"{achieved:.0f}/s of the intended {rate}/s: freshness would say nothing")
     passed = [(watch.passed_s(*place), sent_s) for place, sent_s in times_s.items()]
     latencies_ms = [(seen_s - sent_s) * 1_000 for seen_s, sent_s in passed if seen_s is not None]
+    if len(latencies_ms) < len(passed):
+        raise NotMeasured(f"{len(passed) - len(latencies_ms)} records did not become visible")
     return {
         "rate": rate,
         "achieved": round(achieved),
-        "not_seen": len(passed) - len(latencies_ms),
         **{f"p{p:g}_ms": round(float(np.percentile(latencies_ms, p)), 1) for p in (50, 90, 99, 99.9)},
         "max_ms": round(max(latencies_ms), 1),
     }

@@ -12,7 +12,7 @@ import pytest
 
 from api.journal import Journal
 from api.record import Kind, encode_json, pack
-from bench.decide import check, journal_of, simulated
+from bench.decide import Kept, check, journal_of, simulated, stages
 from bench.load.course import NotMeasured
 from cordon.settings import Settings
 from cordon.stack.local import Local, Options, local
@@ -23,11 +23,12 @@ from tests.api.artefact import small_artefact
 from tests.parts import ROOT
 
 HANDBOOK = load("handbook")
+TAKEN = {"batch": 2, "observe": 40, "features": 2, "score": 10, "rules": 4, "explain": 0}
 
 
 def bench(*words: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "cordon.main", "bench", "decide", "--json", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=ROOT)
     assert done.stdout, done.stderr
     assert len(done.stdout.splitlines()) == 1
     return {**json.loads(done.stdout), "exit": done.returncode}
@@ -35,7 +36,7 @@ def bench(*words: str) -> dict[str, Any]:
 
 def record(number: int, **other: object) -> dict[str, object]:
     whole = {"degraded": [], "features": [1.0] * len(HANDBOOK.names), "reasons": [{"weight": 0.5}]}
-    return {"type": "decision", "id": f"tx-{number}", "claim": "new", **whole, **other}
+    return {"type": "decision", "id": f"tx-{number}", "claim": "new", "stages_us": TAKEN, **whole, **other}
 
 
 @pytest.fixture
@@ -50,7 +51,16 @@ def write(plan: Local, *records: dict[str, object]) -> None:
 
 def test_what_is_in_the_journal_once_and_whole_is_counted(plan: Local):
     write(plan, record(0), record(1, reasons=[{"weight": None}]))
-    assert check(plan, HANDBOOK, {"tx-0", "tx-1"}, whole=True) == 1
+    found = check(plan, HANDBOOK, {"tx-0", "tx-1"}, whole=True)
+    assert found == [Kept(True, TAKEN), Kept(False, TAKEN)]
+
+
+def test_what_a_batch_took_is_divided_by_its_size():
+    other = {**TAKEN, "batch": 1, "score": 7}
+    found = stages([Kept(True, TAKEN), Kept(True, TAKEN), Kept(False, other)], 50.0)
+    assert found["score"] == round((5 + 5 + 7) / 3, 1)
+    assert found["observe"] == round((20 + 20 + 40) / 3, 1)
+    assert sum(found.values()) == pytest.approx(50.0, abs=0.3)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +101,7 @@ def test_a_small_measurement_of_payments(tmp_path: Path):
     assert found["model"] == model.name
     assert found["holds"] == (found["exit"] == 0)
     assert all(found["cpu_us_per_tx"][part] > 0 for part in ("door", "valkey", "kafka"))
+    assert all(found["wall_us_per_tx"][stage] > 0 for stage in ("observe", "features", "score", "rest"))
     assert {"seconds", "runs", "workers", "connections", "cpu", "commit"} <= found.keys()
 
 
