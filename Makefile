@@ -39,7 +39,7 @@ down: ## stop the stack
 status: ## show the parts of the running stack
 	@.venv/bin/cordon status $(ARGS)
 
-bench: setup ## measure; the result is kept in bench/results/
+bench: setup ## measure: make bench ARGS='http --rate 1000 --write' (docs/measuring.md)
 	@.venv/bin/cordon bench $(ARGS)
 
 reference: setup ## write the generated pages and the README's numbers

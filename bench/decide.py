@@ -205,11 +205,10 @@ def check(plan: Local, catalogue: Catalogue, sent: set[str], *, whole: bool) -> 
 
 def stages(found: Sequence[Kept], whole_us: float) -> dict[str, float]:
     """Mean microseconds of each stage for a transaction, by the clock: what batches took over their size."""
-    total: Counter[str] = Counter()
-    for one in found:
-        for name in STAGES:
-            total[name] += one.stages_us[name] / one.stages_us["batch"]
-    mean = {name: total[name] / len(found) for name in STAGES}
+    mean = {
+        name: sum(one.stages_us[name] / one.stages_us["batch"] for one in found) / len(found)
+        for name in STAGES
+    }
     mean["rest"] = whole_us - sum(mean.values())
     return {name: round(us, 1) for name, us in mean.items()}
 
