@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +33,23 @@ from api.past.search import PAGE_MAX, Search
 from api.query_store import QueryStore
 from api.record import decode_json, encode_json
 from api.vault.directory import Kept, Vault
-from api.vault.seal import NONCE_BYTES, Erased, NotOpened, Sealer, generation_of, leaf_of, of_subject
+from api.vault.seal import (
+    NONCE_BYTES,
+    Erased,
+    NotOpened,
+    Sealer,
+    generation_of,
+    leaf_of,
+    of_subject,
+    of_transaction,
+)
 from features.catalogue import Catalogue
 from features.pseudonym import Pseudonyms
 from features.store import OnlineStore, StoreUnavailable
 
 ERASURES_MAX: Final = 1_000
+# Instead of an entity, where a transaction names no subject.
+TRANSACTION: Final = "transaction"
 RECORDS_MAX: Final = 10_000
 # Shorter values say nothing about one person, and would be found everywhere.
 NEEDLE_MIN: Final = 4
@@ -83,13 +95,15 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An erasure that was begun. `raw`: the id, sealed with the key that is to be destroyed.
+    """An erasure that was begun. `entity`, `subject`: the subject's entity and pseudonym, or `transaction`
+    and its id. `raw`: the raw ids, sealed with the key that is to be destroyed.
 
     `leaves`: of the keys that go, in hex; `None` until it is known which. `pairs`: states that go with the
     subject's own. `version`, `digest`: of the vault before.
     """
 
     id: str
+    entity: str
     subject: str
     generation: int
     raw: str
@@ -133,10 +147,16 @@ class Eraser:
         What was begun for this subject and not finished is finished. Raises `ErasureUnfinished`,
         `ErasureBusy`, `ErasedTooOften`, `VaultUnusable`.
         """
-        pseudonym = self._means.pseudonyms.entity(self._entity, ids)
+        return self._erase(self._entity, self._means.pseudonyms.entity(self._entity, ids), ids, by)
+
+    def erase_transaction(self, id: str, by: str) -> dict[str, Any]:
+        """Erase what was sealed for one transaction whose subject is unknown; as `erase` does."""
+        return self._erase(TRANSACTION, id, (), by)
+
+    def _erase(self, entity: str, subject: str, ids: tuple[str, ...], by: str) -> dict[str, Any]:
         with self._alone(BUSY_WITHIN_S):
-            pending = self._load(self._folder / f"{pseudonym}.json")
-            return self._finish(pending or self._begin(pseudonym, ids, by))
+            pending = self._load(self._path(entity, subject))
+            return self._finish(pending or self._begin(entity, subject, ids, by))
 
     def resume(self) -> list[dict[str, Any]]:
         """Finish what others have begun; the receipts. Raises as `erase` does."""
@@ -146,15 +166,15 @@ class Eraser:
             found = [self._load(path) for path in sorted(self._folder.glob("*.json"))]
             return [self._finish(pending) for pending in found if pending is not None]
 
-    def _begin(self, pseudonym: str, ids: tuple[str, ...], by: str) -> Pending:
+    def _begin(self, entity: str, subject: str, ids: tuple[str, ...], by: str) -> Pending:
         kept = self._means.vault.read()
-        holder = of_subject(pseudonym)
+        holder = _holder(entity, subject)
         generation = generation_of(kept.frontier, self._tenant, holder)
         if generation >= ERASURES_MAX:
-            raise ErasedTooOften(f"{pseudonym} was erased {generation} times")
+            raise ErasedTooOften(f"{subject} was erased {generation} times")
         name = f"erasure-{self._fresh(_TOKEN_BYTES).hex()}"
         raw = self._sealer(kept).seal(holder, name, encode_json(ids))
-        pending = Pending(name, pseudonym, generation, raw, by, self._clock())
+        pending = Pending(name, entity, subject, generation, raw, by, self._clock())
         self._save(pending)
         self.on_step("pending")
         return pending
@@ -165,7 +185,7 @@ class Eraser:
             f"{pending.id}-begun",
             "erasure_begun",
             pending.begun_ms,
-            {"entity": self._entity, "subject": pending.subject, "by": pending.by},
+            {"entity": pending.entity, "subject": pending.subject, "by": pending.by},
         )
         self.on_step("begun")
         if pending.leaves is None:
@@ -184,7 +204,7 @@ class Eraser:
             "erasure",
             self._clock(),
             {
-                "entity": self._entity,
+                "entity": pending.entity,
                 "subject": pending.subject,
                 "generation": pending.generation,
                 "begun_ms": pending.begun_ms,
@@ -203,17 +223,17 @@ class Eraser:
             },
         )
         self.on_step("journalled")
-        (self._folder / f"{pending.subject}.json").unlink(missing_ok=True)
+        self._path(pending.entity, pending.subject).unlink(missing_ok=True)
         return receipt
 
     def _look(self, pending: Pending) -> Pending:
         """Which keys and states go: the subject's, and those of letters and pairs that name it."""
         kept = self._means.vault.read()
         sealer = self._sealer(kept)
-        holder = of_subject(pending.subject)
+        holder = _holder(pending.entity, pending.subject)
         values = set(decode_json(sealer.open(holder, pending.id, pending.raw)))
         pairs: dict[str, set[str]] = {name: set() for name in self._pairs()}
-        for record in self._records(pending.subject):
+        for record in self._records(pending):
             for name in pairs:
                 if name in record["entities"]:
                     pairs[name].add(record["entities"][name])
@@ -240,18 +260,15 @@ class Eraser:
         spec = schema.by_name.get(name)
         return name in schema.entity(schema.subject).fields or (spec is not None and spec.personal)
 
-    def _records(self, pseudonym: str) -> Iterator[Mapping[str, Any]]:
-        """The subject's newest decisions."""
-        search = Search(entity=(self._entity, pseudonym))
-        after, left = None, RECORDS_MAX
+    def _records(self, pending: Pending) -> Iterator[Mapping[str, Any]]:
+        """The subject's newest decisions, or the one transaction's."""
         try:
             with closing(self._means.past()) as past:
-                while left > 0:
-                    page = past.search(search, after, min(left, PAGE_MAX))
-                    yield from page.records
-                    after, left = page.after, left - len(page.records)
-                    if after is None:
-                        return
+                if pending.entity == TRANSACTION:
+                    record = past.record(pending.subject)
+                    yield from () if record is None else (record,)
+                else:
+                    yield from _newest(past, Search(entity=(pending.entity, pending.subject)))
         except QueryStoreUnavailable as error:
             raise ErasureUnfinished("query_store", str(error)) from error
 
@@ -286,7 +303,7 @@ class Eraser:
 
     def _delete_states(self, pending: Pending) -> dict[str, int]:
         """How many states of each entity were deleted."""
-        wanted = {self._entity: (pending.subject,), **pending.pairs}
+        wanted = {pending.entity: (pending.subject,), **pending.pairs}
         try:
             with closing(self._means.store()) as store:
                 return {
@@ -321,6 +338,10 @@ class Eraser:
     def _sealer(self, kept: Kept) -> Sealer:
         return Sealer(kept, self._tenant, lambda: self._fresh(NONCE_BYTES))
 
+    def _path(self, entity: str, subject: str) -> Path:
+        name = blake2b(_holder(entity, subject).encode(), digest_size=16).hexdigest()
+        return self._folder / f"{name}.json"
+
     def _load(self, path: Path) -> Pending | None:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Pending)
@@ -328,7 +349,7 @@ class Eraser:
             return None
 
     def _save(self, pending: Pending) -> None:
-        path = self._folder / f"{pending.subject}.json"
+        path = self._path(pending.entity, pending.subject)
         draft = path.with_suffix(".draft")
         with draft.open("wb") as file:
             file.write(encode_json(asdict(pending)))
@@ -355,6 +376,21 @@ class Eraser:
             yield
         finally:
             os.close(file)
+
+
+def _holder(entity: str, subject: str) -> str:
+    return of_transaction(subject) if entity == TRANSACTION else of_subject(subject)
+
+
+def _newest(past: QueryStore, search: Search) -> Iterator[Mapping[str, Any]]:
+    """At most `RECORDS_MAX` records that match, newest first."""
+    after, left = None, RECORDS_MAX
+    while left > 0:
+        page = past.search(search, after, min(left, PAGE_MAX))
+        yield from page.records
+        after, left = page.after, left - len(page.records)
+        if after is None:
+            return
 
 
 def spellings(value: str) -> list[bytes]:

@@ -32,6 +32,7 @@ RESUME_EVERY_S: Final = 10.0
 _TOKEN_BYTES: Final = 8
 _AUDIT_KEY: Final = "audit"
 LOG = logging.getLogger("cordon.personal")
+Id = Annotated[str, Path(min_length=1, max_length=128)]
 Find = Callable[[str], Mapping[str, Any]]
 
 
@@ -81,6 +82,11 @@ def personal_routes(service: "Service", find: Find) -> APIRouter:
     """`find`: a decision's record by its id; it raises `Problem`."""
     router = APIRouter(route_class=GuardedRoute)
     eraser = eraser_of(service)
+    erasing = {
+        200: answer("Erasure", "the receipt"),
+        202: answer("ErasureBegun", "it is finished as soon as the part that it waits for answers"),
+        **_problems(401, 403, 404, 409, 422, 503),
+    }
 
     @router.get(
         "/v1/decisions/{id}/personal",
@@ -90,7 +96,7 @@ def personal_routes(service: "Service", find: Find) -> APIRouter:
     )
     async def personal(
         request: Request,
-        id: Annotated[str, Path(min_length=1, max_length=128)],
+        id: Id,
         purpose: Annotated[str, Query(min_length=1, max_length=200, description="why: a case, not a person")],
     ) -> Response:
         if holds_card_number(purpose):
@@ -111,11 +117,7 @@ def personal_routes(service: "Service", find: Find) -> APIRouter:
     @router.delete(
         "/v1/subjects/{id:path}",
         summary="Erase a data subject: destroy its keys, delete its state; the receipt is in the journal",
-        responses={
-            200: answer("Erasure", "the receipt"),
-            202: answer("ErasureBegun", "it is finished as soon as the part that it waits for answers"),
-            **_problems(401, 403, 404, 409, 422, 503),
-        },
+        responses=erasing,
         openapi_extra=allow(),
     )
     async def erase(
@@ -126,20 +128,36 @@ def personal_routes(service: "Service", find: Find) -> APIRouter:
         # The same refusals as where entities are looked up.
         pseudonym_of(service, schema.subject, id)
         ids = tuple(id.split(",")) if len(schema.entity(schema.subject).fields) > 1 else (id,)
-        try:
-            return reply(await asyncio.to_thread(eraser.erase, ids, caller_of(request).name))
-        except ErasedTooOften as error:
-            raise Problem(409, "erased_too_often", str(error)) from None
-        except ErasureBusy as error:
-            raise Problem(503, "unavailable_erasure", str(error), retry_after_s=1) from None
-        except ErasureUnfinished as error:
-            LOG.warning("an erasure stays pending: %s", error)
-            return reply({"event": "erasure_begun", "waits_for": error.part}, 202)
-        except VaultUnusable:
-            LOG.exception("an erasure stays pending")
-            raise Problem(503, "unavailable_vault", "the keys cannot be replaced", retry_after_s=10) from None
+        return await _erased(lambda: eraser.erase(ids, caller_of(request).name))
+
+    @router.delete(
+        "/v1/decisions/{id}/personal",
+        summary="Erase the personal fields of a transaction that names no subject",
+        responses=erasing,
+        openapi_extra=allow(),
+    )
+    async def erase_transaction(request: Request, id: Id) -> Response:
+        if service.parts.catalogue.schema.subject in find(id)["entities"]:
+            raise Problem(409, "has_subject", "it is sealed with its subject's key: erase the subject")
+        return await _erased(lambda: eraser.erase_transaction(id, caller_of(request).name))
 
     return router
+
+
+async def _erased(erase: Callable[[], dict[str, Any]]) -> Response:
+    """The receipt, or that it takes longer. Raises `Problem`."""
+    try:
+        return reply(await asyncio.to_thread(erase))
+    except ErasedTooOften as error:
+        raise Problem(409, "erased_too_often", str(error)) from None
+    except ErasureBusy as error:
+        raise Problem(503, "unavailable_erasure", str(error), retry_after_s=1) from None
+    except ErasureUnfinished as error:
+        LOG.warning("an erasure stays pending: %s", error)
+        return reply({"event": "erasure_begun", "waits_for": error.part}, 202)
+    except VaultUnusable:
+        LOG.exception("an erasure stays pending")
+        raise Problem(503, "unavailable_vault", "the keys cannot be replaced", retry_after_s=10) from None
 
 
 def holder_of(service: "Service", record: Mapping[str, Any]) -> str:

@@ -44,6 +44,8 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("drill_tamper", "cordon drill tamper", "records verified a second", "verify_records_per_s"),
     ("drill_explain", "cordon drill explain", "past decisions explained", "explained"),
     ("drill_explain", "cordon drill explain", "greatest difference from `shap`", "max_abs_diff_shap"),
+    ("drill_erase", "cordon drill erase", "answers that show a person before an erasure", "readable_before"),
+    ("drill_erase", "cordon drill erase", "and after it, in eleven places", "readable_after"),
     ("evaluate_handbook", "cordon evaluate handbook", "ROC AUC, four test folds", "auc"),
     ("evaluate_handbook", "cordon evaluate handbook", "average precision", "ap"),
     ("evaluate_handbook", "cordon evaluate handbook", "card precision at 100", "cp100"),

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +21,10 @@ import pyarrow.parquet as pq
 import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
+from api.audit.export import export
 from api.audit.inspection import inspect
+from api.config import ServiceConfig
+from api.letter import place_of
 from api.segment import segments_in
 from api.vault.directory import Vault
 from api.vault.seal import Erased, NotOpened, Sealer, leaf_of, of_subject
@@ -32,6 +32,7 @@ from api.vault.tree import Frontier, child
 from api.warehouse import project
 from cordon.drill.canary import Search, content
 from cordon.failure import Failure
+from cordon.letter_desk import NoLetter, Post
 from cordon.pipeline import Pipeline, pipeline
 from cordon.stack.local import Options
 
@@ -192,6 +193,8 @@ class Case:
         }
         self.ids = [f"http-{n}" for n in range(PROBES)] + [f"kafka-{n}" for n in range(PROBES)]
         self.search = Search(self.canaries)
+        config = ServiceConfig.from_environment(running.settings.environment())
+        self.post = Post(config, self._vault())
         self._producer = Producer({"bootstrap.servers": running.settings.kafka.bootstrap})
 
     def body(self, id: str, **changes: Any) -> dict[str, Any]:
@@ -303,9 +306,12 @@ class Case:
         return found + [name for name, held in asked.items() if any(self.search.holds(d) for d in held)]
 
     def export(self) -> None:
-        """What people take out."""
-        exports = self.directory / "exports"
-        project(self.running.settings.journal.directory, exports / "columns", self.running.catalogue)
+        """What people take out: columns for backtests, the journals for an auditor."""
+        exports, settings = self.directory / "exports", self.running.settings
+        project(settings.journal.directory, exports / "columns", self.running.catalogue)
+        audit = exports / f"audit-{time.time_ns()}"
+        journals = [p for p in sorted(settings.journal.directory.iterdir()) if segments_in(p)]
+        export(journals, settings.audit.anchors, settings.audit.keys, audit)
 
     def _redis(self) -> Iterator[bytes]:
         with redis.Redis.from_url(self.running.settings.redis.url) as client:
@@ -341,23 +347,20 @@ class Case:
         for id in self.ids:
             shown = self.client.get(f"/v1/decisions/{id}/personal", params={"purpose": "drill"})
             found += self.search.holds(shown.content)
-        return found + sum(self.search.holds(self.letter(letter["id"])) for letter in self.letters())
+        return found + sum(self.search.holds(self.letter(place_of(each).id)) for each in self.letters())
 
     def letters(self) -> list[dict[str, Any]]:
         """The dead letters that there are."""
-        return [json.loads(line) for line in self._command("letters", "list").splitlines()]
+        return list(self.post.letters())
 
     def letter(self, id: str) -> bytes:
-        """What the command shows of one."""
-        return self._command("letters", "show", id, "--purpose", "drill")
-
-    def _command(self, *words: str) -> bytes:
-        environment = {**os.environ, **self.running.settings.environment()}
-        done = subprocess.run(
-            [sys.executable, "-m", "cordon.main", *words, "--name", "drill-erase"],
-            env=environment, capture_output=True, check=False, timeout=60,
-        )  # fmt: skip
-        return done.stdout
+        """What a look into one shows; nothing if it opens no more."""
+        try:
+            letter, inside = self.post.look(id, "drill", time.time_ns() // 1_000_000)
+        except NoLetter:
+            return b""
+        told = json.dumps([letter, inside.field, inside.reason]).encode()
+        return told + inside.original
 
     def secrets(self) -> list[bytes]:
         """Of every node from the root to the subject's key, as kept now; memory of this process only."""

@@ -250,6 +250,29 @@ def test_there_is_a_limit_to_what_one_subject_costs_the_vault(world):
     assert world.eraser().resume() == []
 
 
+def test_a_transaction_without_a_subject_is_erased_by_its_id_and_no_other(world):
+    unknown = ADA | {"customer": None}
+    one, other = world.decide(transaction("t1", **unknown), transaction("t2", **unknown))
+    letter, third = world.letter(b"rubbish cd_ada"), world.letter(b"rubbish")
+    dying = world.eraser()
+
+    def die(at):
+        if at == "looked":
+            raise Dies
+
+    dying.on_step = die
+    with pytest.raises(Dies):
+        dying.erase_transaction("t1", "ops")
+    receipt = world.eraser().erase_transaction("t1", "ops")
+    assert (receipt["entity"], receipt["subject"], receipt["letters"]) == ("transaction", "t1", 1)
+    assert receipt["states"] == {}
+    for opening in (lambda: world.open(one), lambda: world.inside(letter)):
+        with pytest.raises(Erased):
+            opening()
+    assert world.open(other)["card"] == "cd_ada"
+    assert world.inside(third) == b"rubbish"
+
+
 def test_an_open_claim_holds_sealed_values_only_and_its_sweep_keeps_them(world):
     work = world.bench.engine.intake.transaction(
         world.bench.engine.intake.parse(inbound(transaction("t9", **ADA))), "http"
