@@ -18,6 +18,7 @@ from api.batch.routes import batch_routes
 from api.batcher import Batcher
 from api.brakes import routes as brake_routes
 from api.brakes.patrol import EVERY_S as PATROL_EVERY_S
+from api.case_routes import case_routes
 from api.compose import Parts
 from api.counterfactual import Counterfactual, nearest, search
 from api.engine import QueryStoreUnavailable
@@ -192,6 +193,7 @@ def create_app(service: Service) -> ASGIApp:
     _errors(app)
     app.include_router(search_routes(service))
     app.include_router(batch_routes(service))
+    app.include_router(case_routes(service))
     _decisions(app, service)
     _entities(app, service)
     _operations(app, service)

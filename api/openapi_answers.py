@@ -70,6 +70,18 @@ _BATCH: Final[Mapping[str, Schema]] = {
     "why": TEXT_OR_NULL,
 }
 
+_CASE: Final[Mapping[str, Schema]] = {
+    "id": TEXT,
+    "opened_ms": WHOLE,
+    "time_ms": WHOLE,
+    "score": WHOLE_OR_NULL,
+    "status": one_of("open", "resolved"),
+    "assignee": TEXT_OR_NULL,
+    "resolution": {"enum": ["fraud", "legitimate", None]},
+    "version": WHOLE,
+    "updated_ms": WHOLE_OR_NULL,
+}
+
 ANSWERS: Final[Mapping[str, Schema]] = {
     "Personal": structure({"transaction_id": TEXT, "personal": mapping({}), "access": TEXT}),
     "Erasure": structure(
@@ -203,6 +215,27 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             "features": mapping(NUMBER_OR_NULL),
             "freshness": ref("Freshness"),
         }
+    ),
+    "Cases": structure({"cases": array(ref("CaseRow")), "next": TEXT_OR_NULL}),
+    "CaseRow": structure(_CASE),
+    "Case": structure({**_CASE, "events": array(ref("CaseEvent"))}),
+    "CaseEvent": structure(
+        {
+            "type": one_of("audit"),
+            "v": WHOLE,
+            "tenant": TEXT,
+            "id": TEXT,
+            "event": one_of("case_assigned", "case_commented", "case_resolved"),
+            "time_ms": WHOLE,
+            "case_id": TEXT,
+            "version": WHOLE,
+            "by": TEXT,
+            "text": TEXT,
+            "assignee": TEXT_OR_NULL,
+            "resolution": one_of("fraud", "legitimate"),
+            "label_time_ms": WHOLE,
+        },
+        ("assignee", "resolution", "label_time_ms"),
     ),
     "Brakes": structure({"tripped": array(ref("Trip"))}),
     "Trip": structure({"name": TEXT, "epoch": WHOLE, "at_ms": WHOLE, "until_ms": WHOLE, "why": TEXT}),

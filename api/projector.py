@@ -15,6 +15,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from api.attempts import claim_key
+from api.case import PREFIX as CASE_PREFIX
 from api.compose import store_of
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.engine import QueryStoreUnavailable
@@ -34,7 +35,7 @@ LOG = logging.getLogger("cordon.projector")
 
 
 class Projector:
-    """A consumer of the three topics and the stores behind it."""
+    """A consumer of decisions, labels, events and audit records, and the stores behind it."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Projector:
         consumer.assign(
             [
                 TopicPartition(topic, partition, positions.get((topic, partition), 0))
-                for topic in (topics.decisions, topics.labels, topics.events)
+                for topic in (topics.decisions, topics.labels, topics.events, topics.checkpoints)
                 for partition in (known[topic].partitions if topic in known else {})
             ]
         )
@@ -100,9 +101,12 @@ class Projector:
                 if fault.code() == KafkaError._PARTITION_EOF or fault.retriable():
                     continue
                 raise KafkaException(fault)
-            records.append(Logged(message.topic(), message.partition(), message.offset(), message.value()))
+            if message.topic() != self._config.topics.checkpoints or of_a_case(message.value()):
+                records.append(
+                    Logged(message.topic(), message.partition(), message.offset(), message.value())
+                )
             positions[message.topic(), message.partition()] = message.offset() + 1
-        if records:
+        if positions:
             doubled = query.project(records, positions)
             self.projected += len(records)
             self.doubled += len(doubled)
@@ -115,7 +119,7 @@ class Projector:
             again = set(doubled)
             for logged in records:
                 record = decode_json(logged.payload)
-                if record["id"] not in again:
+                if record["type"] != "audit" and record["id"] not in again:
                     self._receipts.append((claim_key(record), receipt(record)))
         self._shrink()
 
@@ -129,6 +133,14 @@ class Projector:
             del self._receipts[:-RECEIPTS_MAX]
         else:
             self._receipts.clear()
+
+
+def of_a_case(payload: bytes) -> bool:
+    """Whether an audit record, or a checkpoint beside it, says what was done with a review case."""
+    if b'"event":"case_' not in payload:
+        return False
+    found = decode_json(payload)
+    return found.get("type") == "audit" and str(found.get("event")).startswith(CASE_PREFIX)
 
 
 def consumer_settings(config: ServiceConfig) -> dict[str, Any]:

@@ -7,12 +7,14 @@ are keyed by id, so that repeating would change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from api.case import Change
+    from api.past.cases import CasePage, CaseSearch
     from api.past.search import Page, Place, Search
 
 
@@ -34,6 +36,21 @@ class QueryStore(Protocol):
 
     def search(self, search: Search, after: Place | None, limit: int) -> Page:
         """At most `limit` decisions that match, newest first, behind a place of the order."""
+
+    def cases(self, search: CaseSearch, after: Place | None, limit: int) -> CasePage:
+        """At most `limit` review cases, newest first, behind a place of the order."""
+
+    def case(self, case_id: str) -> Mapping[str, Any] | None:
+        """A review case with its events."""
+
+    def change_case(
+        self, case_id: str, expected: int, change: Change, record: Callable[[int], tuple[str, int, bytes]]
+    ) -> tuple[Mapping[str, Any], bool]:
+        """Change a case that has the expected version; the case, and whether that was done before.
+
+        `record` makes the change of a version durable and gives its id, time and JSON; what it raises
+        prevents the change. Raises `UnknownCase`, `StaleCase`. Others' writing waits meanwhile.
+        """
 
     def labels_of(self, transaction_id: str) -> list[Mapping[str, Any]]:
         """Labels of a transaction, oldest first."""

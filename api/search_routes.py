@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from api.app import Service
 
 READERS: Final[tuple[Role, ...]] = ("analyst", "approver", "data_scientist", "auditor")
+PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
 Outcome = Literal["approve", "challenge", "review", "decline"]
 Score = Annotated[int | None, Query(ge=0, le=1_000)]
 From = Annotated[int | None, Query(ge=0, le=2**53, description="epoch milliseconds, inclusive")]
@@ -45,8 +46,12 @@ def search_routes(service: "Service") -> APIRouter:
         entity: Annotated[str | None, Query(max_length=64, description="with `id`")] = None,
         id: Annotated[str | None, Query(max_length=512, description="pairs: ids joined by a comma")] = None,
         outcome: Outcome | None = None,
-        rule: Annotated[str | None, Query(max_length=128, description="that hit, live or shadow")] = None,
-        reason: Annotated[str | None, Query(max_length=128, description="a reason's code")] = None,
+        rule: Annotated[
+            str | None, Query(max_length=128, pattern=PRINTABLE, description="that hit, live or shadow")
+        ] = None,
+        reason: Annotated[
+            str | None, Query(max_length=128, pattern=PRINTABLE, description="a reason's code")
+        ] = None,
         score_min: Score = None,
         score_max: Score = None,
         time_from: From = None,

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from api.case import PREFIX as CASE_PREFIX
 from api.query_store import Logged
 from api.record import MalformedRecord
 
@@ -50,8 +51,16 @@ class _Event(msgspec.Struct, tag_field="type", tag="event"):
     kind: str
 
 
+class _Audit(msgspec.Struct, tag_field="type", tag="audit"):
+    id: str
+    event: str
+    time_ms: int
+    case_id: str = ""
+    version: int = 0
+
+
 # Only what becomes a column: a record is mostly its vector, which nobody looks at here.
-_HEADS: Final = msgspec.json.Decoder(_Decision | _Abandoned | _Label | _Event)
+_HEADS: Final = msgspec.json.Decoder(_Decision | _Abandoned | _Label | _Event | _Audit)
 
 
 @dataclass(slots=True)
@@ -59,7 +68,8 @@ class Rows:
     """What a piece of the log adds. Keys: id of the record; the first of an id counts.
 
     `decisions`, `labels`, `lifecycle`: rows in the order of their columns. `terms`: by decision.
-    `again`: further decisions of an id in the same piece, where they differ.
+    `cases`: those that decisions to review open. `again`: further decisions of an id in the
+    same piece, where they differ.
     """
 
     decisions: dict[str, Row] = field(default_factory=dict)
@@ -67,6 +77,8 @@ class Rows:
     terms: dict[str, list[Row]] = field(default_factory=dict)
     labels: dict[str, Row] = field(default_factory=dict)
     lifecycle: dict[str, Row] = field(default_factory=dict)
+    cases: dict[str, Row] = field(default_factory=dict)
+    case_events: dict[str, Row] = field(default_factory=dict)
     again: list[tuple[str, Logged]] = field(default_factory=list)
 
 
@@ -85,6 +97,10 @@ def rows_of(records: Sequence[Logged]) -> Rows:
         elif isinstance(head, _Event):
             event = (head.id, head.transaction_id, head.time_ms, head.kind, logged.payload)
             found.lifecycle.setdefault(head.id, event)
+        elif isinstance(head, _Audit):
+            if head.event.startswith(CASE_PREFIX):
+                told = (head.id, head.case_id, head.version, head.time_ms, logged.payload)
+                found.case_events.setdefault(head.id, told)
         else:
             _decision(found, head, logged)
     return found
@@ -100,6 +116,8 @@ def _decision(found: Rows, head: _Decision, logged: Logged) -> None:
     found.decisions[id_] = (
         id_, head.time_ms, head.decided_ms, head.outcome, head.score, logged.payload, None,
     )  # fmt: skip
+    if head.outcome == "review" and not isinstance(head, _Abandoned):
+        found.cases[id_] = (id_, head.decided_ms, head.time_ms, head.score)
     found.terms[id_] = [(kind, value, head.decided_ms, id_) for kind, value in _terms(head)]
 
 

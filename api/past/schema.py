@@ -4,6 +4,7 @@
     term       what a decision can be found by: its entities, the rules that hit, its reasons
     label, lifecycle, doubled, position
     warm_file, moved   where decisions went that are no longer here; `adopted`: all of its rows are moved
+    review_case, case_event   decisions to review, and what people did with them (see api/case.py)
 
 Text is compared byte by byte on both databases: cursors rely on one order.
 """
@@ -14,7 +15,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from sqlalchemy.dialects.postgresql import TEXT
 from sqlalchemy.types import TypeEngine
 
-VERSION: Final = "0003"
+VERSION: Final = "0004"
 VERSION_TABLE: Final = "alembic_version"
 METADATA: Final = MetaData()
 Word: Final[TypeEngine[str]] = Text().with_variant(TEXT(collation="C"), "postgresql")
@@ -90,3 +91,23 @@ WARM_FILE: Final = _table(
 )
 Index("warm_file_name", WARM_FILE.c.name, unique=True)
 MOVED: Final = _table("moved", _key("id", Word), _value("file", Integer()))
+REVIEW_CASE: Final = _table(
+    "review_case",
+    _key("id", Word),
+    _value("opened_ms", BigInteger()),
+    _value("time_ms", BigInteger()),
+    _value("score", Integer(), nullable=True),
+    _value("status", Word),
+    _value("assignee", Word, nullable=True),
+    _value("resolution", Word, nullable=True),
+    _value("version", Integer()),
+    _value("updated_ms", BigInteger(), nullable=True),
+)
+CASE_EVENT: Final = _table(
+    "case_event",
+    _key("id", Word),
+    _value("case_id", Word),
+    _value("version", Integer()),
+    _value("time_ms", BigInteger()),
+    _value("record", LargeBinary()),
+)

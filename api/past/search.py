@@ -9,7 +9,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, and_, exists, literal, select, tuple_
@@ -18,6 +18,9 @@ from sqlalchemy.sql.expression import FromClause
 from api.past.rows import entity_kind
 from api.past.schema import DECISION, TERM
 from api.record import decode_json, encode_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Label = Literal["fraud", "legitimate", "none"]
 PAGE_MAX: Final = 200
@@ -30,6 +33,13 @@ _FRAUD: Final[Mapping[Label, int | None]] = {"fraud": 1, "legitimate": 0, "none"
 
 class InvalidCursor(ValueError):
     """It was not made here, or for another search: begin without one."""
+
+
+class Digested(Protocol):
+    """A search that cursors belong to."""
+
+    def digest(self) -> int:
+        """What tells a cursor of this search from one of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ class Search:
 
     def digest(self) -> int:
         """What tells a cursor of this search from one of another."""
-        return zlib.crc32(encode_json(astuple(self)))
+        return digest_of(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +97,25 @@ class Page:
     after: Place | None
 
 
-def cursor_of(place: Place, search: Search) -> str:
+def digest_of(search: "DataclassInstance") -> int:
+    """A number that follows from a search's values."""
+    return zlib.crc32(encode_json(astuple(search)))
+
+
+def cursor_of(place: Place, search: Digested) -> str:
     """The place as an opaque word."""
     raw = encode_json([place.decided_ms, place.id, search.digest()])
     return urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def place_of(cursor: str, search: Search) -> Place:
+def place_of(cursor: str, search: Digested) -> Place:
     """The place of a cursor that was made for this search. Raises `InvalidCursor`."""
     try:
         raw = urlsafe_b64decode(cursor[:CURSOR_BYTES_MAX] + "=" * (-len(cursor) % 4))
         decided_ms, id_, digest = decode_json(raw)
     except (Base64Error, msgspec.DecodeError, UnicodeError, TypeError, ValueError):
         raise InvalidCursor("it is none that was handed out here") from None
-    if type(decided_ms) is not int or not isinstance(id_, str) or abs(decided_ms) >= 2**63:
+    if type(decided_ms) is not int or not isinstance(id_, str) or abs(decided_ms) >= 2**63 or "\0" in id_:
         raise InvalidCursor("it is none that was handed out here")
     if digest != search.digest():
         raise InvalidCursor("it belongs to a search with other filters; begin without a cursor")

@@ -1,7 +1,7 @@
 """`QueryStore` on either database."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +11,10 @@ from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.case import Change
 from api.engine import QueryStoreUnavailable
 from api.past.backend import Backend, backend_of
+from api.past.cases import CasePage, CaseSearch, change_case, list_cases, project_cases, read_case
 from api.past.migrate import migrate, version_of
 from api.past.rows import Row, Rows, rows_of, terms_of
 from api.past.schema import DECISION, DOUBLED, LABEL, LIFECYCLE, MOVED, POSITION, TERM, VERSION, WARM_FILE
@@ -58,7 +60,7 @@ class SqlStore:
         backend = backend_of(address, writes=migrating)
         store = cls(backend, warm, scan)
         try:
-            with store._reading() as connection:
+            with store.reading() as connection:
                 found = version_of(connection)
             if found is None or found < VERSION:
                 if not migrating and backend.engine.dialect.name != "sqlite":
@@ -75,7 +77,9 @@ class SqlStore:
 
     def record(self, transaction_id: str) -> Mapping[str, Any] | None:
         """See `QueryStore.record`: here, else where it went."""
-        with self._reading() as connection:
+        if "\0" in transaction_id:
+            return None  # no id has one, and PostgreSQL takes none
+        with self.reading() as connection:
             here = select(DECISION.c.record).where(DECISION.c.id == transaction_id)
             record = connection.execute(here).scalar()
             name = None if record is not None else self._file_of(connection, transaction_id)
@@ -97,7 +101,7 @@ class SqlStore:
 
     def search(self, search: Search, after: Place | None, limit: int) -> Page:
         """See `QueryStore.search`."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found, last = self._places(connection, search, after, limit)
             if not found:
                 return Page([], last)
@@ -137,22 +141,25 @@ class SqlStore:
     def project(self, records: Sequence[Logged], positions: Mapping[tuple[str, int], int]) -> list[str]:
         """See `QueryStore.project`."""
         rows = rows_of(records)
-        with self._writing() as connection:
-            doubled = self._decisions(connection, rows)
+        with self.writing() as connection:
+            new, doubled = self._decisions(connection, rows)
             self._labels(connection, rows)
             known = self._known(connection, LIFECYCLE, list(rows.lifecycle))
             self._add(connection, LIFECYCLE, [row for id_, row in rows.lifecycle.items() if id_ not in known])
+            cases = [row for id_, row in rows.cases.items() if id_ in new]
+            project_cases(self._backend, connection, cases, list(rows.case_events.values()))
             self._move(connection, positions)
         return doubled
 
-    def _decisions(self, connection: Connection, rows: Rows) -> list[str]:
-        """Store the new ones and keep those apart that differ from an earlier one; the ids of these."""
+    def _decisions(self, connection: Connection, rows: Rows) -> tuple[set[str], list[str]]:
+        """Store the new ones and keep those apart that differ from an earlier one; the ids of both."""
         known = self._known(connection, DECISION, list(rows.decisions))
         new = [row for id_, row in rows.decisions.items() if id_ not in known]
         self._add(connection, DECISION, new)
         self._add(connection, TERM, [term for row in new for term in rows.terms[row[0]]])
         again = [*((id_, rows.sources[id_]) for id_ in rows.decisions if id_ in known), *rows.again]
-        return self._keep_apart(connection, again) if again else []
+        doubled = self._keep_apart(connection, again) if again else []
+        return {row[0] for row in new}, doubled
 
     def _keep_apart(self, connection: Connection, again: Sequence[tuple[str, Logged]]) -> list[str]:
         held: dict[str, bytes] = {}
@@ -207,9 +214,26 @@ class SqlStore:
             ]
             connection.execute(moved, values)
 
+    def cases(self, search: CaseSearch, after: Place | None, limit: int) -> CasePage:
+        """See `QueryStore.cases`."""
+        with self.reading() as connection:
+            return list_cases(connection, search, after, limit)
+
+    def case(self, case_id: str) -> Mapping[str, Any] | None:
+        """See `QueryStore.case`."""
+        with self.reading() as connection:
+            return read_case(connection, case_id)
+
+    def change_case(
+        self, case_id: str, expected: int, change: Change, record: Callable[[int], tuple[str, int, bytes]]
+    ) -> tuple[Mapping[str, Any], bool]:
+        """See `QueryStore.change_case`."""
+        with self.writing() as connection:
+            return change_case(self._backend, connection, case_id, expected, change, record)
+
     def oldest_ms(self) -> int | None:
         """When the oldest decision that is here was made."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.execute(select(func.min(DECISION.c.decided_ms))).scalar()
 
     def ids_between(self, from_ms: int, until_ms: int, limit: int) -> list[str]:
@@ -217,14 +241,14 @@ class SqlStore:
         within = select(DECISION.c.id).where(
             DECISION.c.decided_ms >= from_ms, DECISION.c.decided_ms < until_ms
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             ordered = within.order_by(DECISION.c.decided_ms, DECISION.c.id).limit(limit)
             return list(connection.execute(ordered).scalars())
 
     def rows_among(self, ids: Sequence[str]) -> list[Row]:
         """Decisions as the warm store keeps them: id, time, decided, outcome, score, terms, record."""
         text_ = f"SELECT id, record FROM decision WHERE {self._backend.among('id')}"
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = connection.exec_driver_sql(text_, self._backend.many(ids)).all()
         return [_warm_row(id_, bytes(record)) for id_, record in found]
 
@@ -234,17 +258,17 @@ class SqlStore:
             "SELECT moved.id, warm_file.name FROM moved JOIN warm_file ON warm_file.number = moved.file"
             f" WHERE {self._backend.among('moved.id')}"
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {row[0]: row[1] for row in connection.exec_driver_sql(text_, self._backend.many(ids))}
 
     def adopted_files(self) -> set[str]:
         """Files whose decisions are all known to have moved."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return set(connection.execute(select(WARM_FILE.c.name).where(WARM_FILE.c.adopted == 1)).scalars())
 
     def begin_file(self, name: str) -> int:
         """The number of a file."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             known = connection.execute(select(WARM_FILE.c.number).where(WARM_FILE.c.name == name)).scalar()
             if known is not None:
                 return int(known)
@@ -259,7 +283,7 @@ class SqlStore:
         """
         ids = [id_ for id_, _ in rows]
         text_ = f"SELECT id, decided_ms, record FROM decision WHERE {self._backend.among('id')}"
-        with self._writing() as connection:
+        with self.writing() as connection:
             found = connection.exec_driver_sql(text_, self._backend.many(ids)).all()
             here = {id_: (decided_ms, bytes(record)) for id_, decided_ms, record in found}
             warm = dict(rows)
@@ -281,18 +305,18 @@ class SqlStore:
 
     def end_file(self, number: int) -> None:
         """All of a file's decisions have moved."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(update(WARM_FILE).where(WARM_FILE.c.number == number).values(adopted=1))
 
     def positions(self) -> dict[tuple[str, int], int]:
         """See `QueryStore.positions`."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(select(POSITION)).all()
         return {(topic, partition): next_ for topic, partition, next_ in rows}
 
     def counts(self) -> dict[str, int]:
         """See `QueryStore.counts`."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {
                 table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
                 for table in _COUNTED
@@ -307,16 +331,18 @@ class SqlStore:
         return self._records(of.order_by(table.c.time_ms, table.c.id))
 
     def _records(self, query: Any) -> list[Mapping[str, Any]]:
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [decode_json(row[0]) for row in connection.execute(query)]
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """A connection for statements that change nothing. Raises `QueryStoreUnavailable`."""
         with _told(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """A transaction beside which nobody else writes. Raises `QueryStoreUnavailable`."""
         with (
             _told(),
             self._engine.connect().execution_options(writes=True) as connection,

@@ -87,7 +87,7 @@ def fresh(request, tmp_path_factory):
     store = SqlStore.open(request.getfixturevalue("postgres").database(), migrating=True)
 
     def emptied():
-        with store._writing() as connection:
+        with store.writing() as connection:
             connection.exec_driver_sql("TRUNCATE decision, term, label, lifecycle, doubled, position")
         return store
 
@@ -178,7 +178,7 @@ def test_a_cursor_of_another_search_or_of_nobody_is_refused():
 def test_what_a_search_looks_at_comes_from_one_index_in_order(tmp_path, search, index, after):
     store = SqlStore.open(f"sqlite:///{tmp_path / 'plan.sqlite'}")
     query = last_of(search, after, 50).compile(store._engine, compile_kwargs={"literal_binds": True})
-    with store._reading() as connection:
+    with store.reading() as connection:
         steps = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
     store.close()
     assert len(steps) == 1, steps
