@@ -95,6 +95,7 @@ class ServiceConfig:
     metrics_port: int = 0
     brakes: Limits = LIMITS
     batches: BatchLimits = field(default_factory=BatchLimits)
+    review_amount_min: int | None = None
 
     @property
     def brakes_dir(self) -> Path:
@@ -167,6 +168,7 @@ class ServiceConfig:
             metrics_port=read.number("METRICS_PORT", defaults.metrics_port),
             brakes=_brakes(read),
             batches=_batches(read, defaults.batches),
+            review_amount_min=read.optional_number("ALERTS__REVIEW_AMOUNT_MIN"),
         )
 
 

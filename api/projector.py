@@ -14,15 +14,19 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from api.alerts import doubled as doubled_alert
 from api.attempts import claim_key
+from api.audit.logbook import append
 from api.case import PREFIX as CASE_PREFIX
 from api.compose import store_of
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.engine import QueryStoreUnavailable
+from api.journal import JournalBusy, JournalUnavailable
 from api.metrics import Metrics
 from api.past.mover import Mover
 from api.query_store import Logged, QueryStore, open_store
 from api.record import decode_json, receipt
+from api.segment import Damage
 from features.catalogue import load
 from features.store import OnlineStore, StoreUnavailable
 
@@ -44,7 +48,9 @@ class Projector:
         open_query: Callable[[], QueryStore],
         metrics: Metrics,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        self._clock = clock
         self._config = config
         self._store = store
         self._open = open_query
@@ -116,12 +122,21 @@ class Projector:
                 self._metrics.count("cordon_doubled_decisions", by=len(doubled))
             for id_ in doubled:
                 LOG.error("%s was decided twice; both decisions are kept", id_)
+                self._alert(id_)
             again = set(doubled)
             for logged in records:
                 record = decode_json(logged.payload)
                 if record["type"] != "audit" and record["id"] not in again:
                     self._receipts.append((claim_key(record), receipt(record)))
         self._shrink()
+
+    def _alert(self, transaction_id: str) -> None:
+        """Tell people; the publisher ships it. Where it cannot be written the metric and the log remain."""
+        body = doubled_alert(transaction_id, self._clock()).body(self._config.tenant)
+        try:
+            append(self._config.journal_dir, [body])
+        except (OSError, JournalBusy, JournalUnavailable, Damage) as error:
+            LOG.error("no alert could be written: %s", error)
 
     def _shrink(self) -> None:
         """Replace answers in the claims by receipts; a store that is down is tried again with the next."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from api.alerts import KEY, damaged, derived
 from api.audit.anchors import FileAnchors
 from api.audit.checkpoint import Checkpoint
 from api.audit.keys import KeyDirectory
@@ -38,6 +39,7 @@ GATHER_S: Final = 0.02
 LOOK_EVERY_S: Final = 0.5
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 EXIT_FENCED: Final = 4
+ANNOUNCE_S: Final = 5
 LOG = logging.getLogger("cordon.publisher")
 
 
@@ -150,6 +152,10 @@ class Publisher:
                 for record in records:
                     envelope = unpack(record.body)
                     self._produce(topic_of(envelope.kind, topics), envelope.payload, envelope.key)
+                    alert = derived(envelope, self._config.review_amount_min)
+                    if alert is not None:
+                        line = encode_json(alert.to_json(self._config.tenant))
+                        self._produce(topics.alerts, line, KEY.encode())
             for name, checkpoints in made.items():
                 for checkpoint in checkpoints:
                     self._produce(topics.checkpoints, checkpoint.line(), name.encode())
@@ -312,6 +318,16 @@ def committed_positions(config: ServiceConfig) -> dict[str, Shipped]:
     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the positions could not be read"))
 
 
+def announce(config: ServiceConfig, detail: str) -> None:
+    """An alert of a damaged journal, which can be shipped no more; as often as the publisher meets it, under
+    one id."""
+    producer = Producer({"bootstrap.servers": config.kafka, "enable.idempotence": True, "log_level": 3})
+    line = encode_json(damaged(detail, _now_ms()).to_json(config.tenant))
+    producer.produce(config.topics.alerts, line, KEY)
+    if producer.flush(ANNOUNCE_S):
+        LOG.error("nobody could be told: Kafka does not answer")
+
+
 def _encode(shipped: Shipped) -> bytes:
     position = shipped.position
     return encode_json(
@@ -360,6 +376,7 @@ def main() -> int:
         return EXIT_FENCED
     except Damage as error:
         LOG.error("stopped: the journal is damaged: %s", error)
+        announce(config, str(error))
         return 1
     finally:
         checkpoints.stop()

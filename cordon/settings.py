@@ -261,6 +261,16 @@ class Brakes(Group):
     guard_within_s: int = Field(default=300, ge=60, le=86_400, description="time over which they count")
 
 
+class Alerts(Group):
+    """What people are told beside what is always an alert. See docs/alerts.md."""
+
+    review_amount_min: int | None = Field(
+        default=None,
+        ge=0,
+        description="alert of reviews from this amount on, in minor units of the base currency; absent: none",
+    )
+
+
 class Flink(Group):
     """The jobs and the cluster they run on."""
 
@@ -322,6 +332,7 @@ class Settings(BaseSettings):
     decide: Decide = Decide()
     brakes: Brakes = Brakes()
     batches: Batches = Batches()
+    alerts: Alerts = Alerts()
     flink: Flink = Flink()
 
     def __repr__(self) -> str:
