@@ -54,6 +54,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/cordon CORDON_COMMIT=$COMMIT \
     CORDON_AUDIT__ANCHORS=/var/lib/cordon/anchors \
     CORDON_AUDIT__KEYS=/var/lib/cordon/keys \
     CORDON_VAULT__DIRECTORY=/var/lib/cordon/vault \
+    CORDON_WEBHOOKS__FILE=/var/lib/cordon/webhooks.sqlite \
     CORDON_STORE_URL=sqlite:////var/lib/cordon/store.sqlite \
     CORDON_TIER__WARM=/var/lib/cordon/warm
 RUN printf '#!/bin/sh\nexec python -m cordon.main "$@"\n' >/opt/venv/bin/cordon && chmod 755 /opt/venv/bin/cordon

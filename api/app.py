@@ -41,6 +41,7 @@ from api.rules.load import RuleSetError
 from api.rules.rule import RuleSet
 from api.rules.shelf import SetChanged, SetMissing
 from api.search_routes import pseudonym_of, search_routes
+from api.webhooks import routes as webhook_routes
 from features.evaluate import Evaluator
 from features.event import mask_card_numbers
 from features.store import StoreUnavailable
@@ -197,6 +198,7 @@ def create_app(service: Service) -> ASGIApp:
     _decisions(app, service)
     _entities(app, service)
     _operations(app, service)
+    app.include_router(webhook_routes.router(service.parts.config, service.clock))
     app.include_router(brake_routes.router(service.parts, service.clock))
     generated = app.openapi
 

@@ -12,6 +12,8 @@ from typing import cast
 from api.access import AccessConfig
 from api.brakes.cap import LIMITS, Cap, Limits, RateLimit
 from api.decide import StalePolicy
+from api.webhooks.config import WebhookConfig
+from api.webhooks.schedule import Retries
 
 RULES = Path(__file__).resolve().parent.parent / "deploy" / "rules"
 
@@ -96,6 +98,7 @@ class ServiceConfig:
     brakes: Limits = LIMITS
     batches: BatchLimits = field(default_factory=BatchLimits)
     review_amount_min: int | None = None
+    webhooks: WebhookConfig = field(default_factory=WebhookConfig)
 
     @property
     def brakes_dir(self) -> Path:
@@ -168,6 +171,7 @@ class ServiceConfig:
             metrics_port=read.number("METRICS_PORT", defaults.metrics_port),
             brakes=_brakes(read),
             batches=_batches(read, defaults.batches),
+            webhooks=_webhooks(read, defaults.webhooks),
             review_amount_min=read.optional_number("ALERTS__REVIEW_AMOUNT_MIN"),
         )
 
@@ -199,6 +203,15 @@ def _batches(read: "_Reader", defaults: BatchLimits) -> BatchLimits:
         open_max=read.number("BATCHES__OPEN_MAX", defaults.open_max),
         keep_hours=read.number("BATCHES__KEEP_HOURS", defaults.keep_hours),
     )
+
+
+def _webhooks(read: "_Reader", defaults: WebhookConfig) -> WebhookConfig:
+    retries = Retries(
+        read.number("WEBHOOKS__ATTEMPTS_MAX", defaults.retries.attempts_max),
+        read.number("WEBHOOKS__RETRY_MS", defaults.retries.first_ms),
+    )
+    file = read.path("WEBHOOKS__FILE") or defaults.file
+    return WebhookConfig(file, read.flag("WEBHOOKS__INSIDE", defaults.inside), retries)
 
 
 def _brakes(read: "_Reader") -> Limits:

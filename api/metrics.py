@@ -61,6 +61,10 @@ MetricName = Literal[
     "cordon_moved_decisions",
     # Gauge, by brake (a rule, or guard:decline_rate): 1 while it is pulled.
     "cordon_brakes",
+    # Counter, by result (delivered, failed): attempts to deliver an event to a receiver.
+    "cordon_webhook_attempts",
+    # Gauge, by subscription and state (waits, dead): deliveries.
+    "cordon_webhook_deliveries",
 ]
 
 LATENCY_BUCKETS_S: Final = (
@@ -87,6 +91,8 @@ _LABELS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "cordon_doubled_decisions": ("counter", (), "decisions of an id decided before"),
     "cordon_moved_decisions": ("counter", (), "decisions moved into the warm store"),
     "cordon_brakes": ("gauge", ("brake",), "brakes that are pulled"),
+    "cordon_webhook_attempts": ("counter", ("result",), "attempts to deliver an event"),
+    "cordon_webhook_deliveries": ("gauge", ("subscription", "state"), "deliveries that wait or are dead"),
 }
 
 

@@ -237,6 +237,24 @@ ANSWERS: Final[Mapping[str, Schema]] = {
         },
         ("assignee", "resolution", "label_time_ms"),
     ),
+    "WebhookKey": structure({"id": TEXT, "key_id": TEXT, "secret": TEXT}),
+    "WebhookDone": structure({"id": TEXT, "deliveries": WHOLE}),
+    "Webhooks": structure({"webhooks": array(ref("Webhook"))}),
+    "Webhook": structure(
+        {
+            "id": TEXT,
+            "url": TEXT,
+            "events": array(TEXT),
+            "key_ids": array(TEXT),
+            "made_ms": WHOLE,
+            "made_by": TEXT,
+            "waits": WHOLE,
+            "dead": WHOLE,
+        }
+    ),
+    "DeadDeliveries": structure(
+        {"dead": array(structure({"event": TEXT, "type": TEXT, "attempts": WHOLE, "error": TEXT}))}
+    ),
     "Brakes": structure({"tripped": array(ref("Trip"))}),
     "Trip": structure({"name": TEXT, "epoch": WHOLE, "at_ms": WHOLE, "until_ms": WHOLE, "why": TEXT}),
     "BrakeStep": structure({"sequence": WHOLE, "kind": TEXT, "by": TEXT, "at_ms": WHOLE, "note": TEXT}),

@@ -271,6 +271,17 @@ class Alerts(Group):
     )
 
 
+class Webhooks(Group):
+    """Events told to other systems. See docs/webhooks.md."""
+
+    file: Path = Field(
+        default=Path(".cordon/webhooks.sqlite"), description="subscriptions, their secrets, and deliveries"
+    )
+    inside: bool = Field(default=False, description="true: private and loopback addresses may be called")
+    attempts_max: int = Field(default=12, ge=1, le=100, description="then a delivery is dead")
+    retry_ms: int = Field(default=2_000, ge=10, le=3_600_000, description="first wait; it doubles each time")
+
+
 class Flink(Group):
     """The jobs and the cluster they run on."""
 
@@ -333,6 +344,7 @@ class Settings(BaseSettings):
     brakes: Brakes = Brakes()
     batches: Batches = Batches()
     alerts: Alerts = Alerts()
+    webhooks: Webhooks = Webhooks()
     flink: Flink = Flink()
 
     def __repr__(self) -> str:

@@ -36,7 +36,10 @@ USUAL_PORTS = {
 LISTENERS = (*USUAL_PORTS, "service")
 # What a person calls the address of a part.
 # Where processors are few, what follows the log yields to what answers: a decision never waits for a tile.
-FOLLOWERS = {"kafka": 5, "jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10}
+FOLLOWERS = {
+    "kafka": 5, "jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10,
+    "webhooks": 10,
+}  # fmt: skip
 LABELS = {"service": "http", "kafka": "kafka", "valkey": "redis", "jobmanager": "flink"}
 NAMES = (
     "valkey",
@@ -49,6 +52,7 @@ NAMES = (
     "door",
     "publisher",
     "projector",
+    "webhooks",
 )
 
 
@@ -169,6 +173,9 @@ def wire(
         update["decide"] = settings.decide.model_copy(update={"rules_dir": directory / "rules"})
     if "warm" not in settings.tier.model_fields_set:
         update["tier"] = settings.tier.model_copy(update={"warm": directory / "warm"})
+    if "file" not in settings.webhooks.model_fields_set:
+        place = {"file": directory / "webhooks.sqlite"}
+        update["webhooks"] = settings.webhooks.model_copy(update=place)
     audit = {name: directory / name for name in ("anchors", "keys")}
     unset = {name: path for name, path in audit.items() if name not in settings.audit.model_fields_set}
     update["audit"] = settings.audit.model_copy(update=unset)
@@ -223,6 +230,7 @@ def processes(
         process("door", "api.door", ("valkey", "topics"), Said("ready: door")),
         process("publisher", "api.publisher", ("topics",), Said("ready: publisher")),
         process("projector", "api.projector", ("topics",), Said("ready: projector")),
+        process("webhooks", "api.webhooks", ("topics",), Said("ready: webhooks")),
     )
 
 

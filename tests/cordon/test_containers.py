@@ -57,7 +57,7 @@ def test_compose_waits_for_what_the_local_stack_waits_for(stack: Local):
 
 def test_our_processes_are_the_same_modules(stack: Local):
     commands = {part.name: part.command for part in stack.parts}
-    for name in ("topics", "jobs", "service", "door", "publisher", "projector"):
+    for name in ("topics", "jobs", "service", "door", "publisher", "projector", "webhooks"):
         assert SERVICES[name]["command"] == ["python", "-m", commands[name][-1]]
 
 
@@ -131,8 +131,10 @@ def test_every_file_that_an_image_copies_exists():
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["JOURNAL__DIRECTORY", "AUDIT__ANCHORS", "AUDIT__KEYS", "VAULT__DIRECTORY"])
+@pytest.mark.parametrize(
+    "name", ["JOURNAL__DIRECTORY", "AUDIT__ANCHORS", "AUDIT__KEYS", "VAULT__DIRECTORY", "WEBHOOKS__FILE"]
+)
 def test_what_is_written_lies_in_a_volume(name: str):
     """The image's own folders belong to root."""
-    assert re.search(rf"CORDON_{name}=/var/lib/cordon/\w+", DOCKERFILE)
-    assert re.search(rf"CORDON_{name}: /var/lib/cordon/\w+", (ROOT / "docker-compose.yml").read_text())
+    assert re.search(rf"CORDON_{name}=/var/lib/cordon/[\w.]+", DOCKERFILE)
+    assert re.search(rf"CORDON_{name}: /var/lib/cordon/[\w.]+", (ROOT / "docker-compose.yml").read_text())

@@ -1,0 +1,104 @@
+"""The reader: records of the log into the box, positions and deliveries in one step."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from api.config import ServiceConfig
+from api.record import decode_json
+from api.webhooks.box import Box, BoxUnavailable
+from api.webhooks.event import event_of
+
+BATCH: Final = 500
+WAIT_S: Final = 0.2
+LOOK_S: Final = 30
+LOG = logging.getLogger("cordon.webhooks")
+
+
+class Reader:
+    """A consumer of decisions, alerts and audit records. What was there before its first start is past."""
+
+    def __init__(
+        self,
+        config: ServiceConfig,
+        box: Box,
+        clock: Callable[[], int],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._config = config
+        self._box = box
+        self._clock = clock
+        self._sleep = sleep
+        self.failure: BaseException | None = None
+        self.stopping = False
+
+    def run(self) -> None:
+        """Until `stopping`; for a thread of its own. What ends it is in `failure`."""
+        try:
+            while not self.stopping:
+                try:
+                    self._follow()
+                except BoxUnavailable as error:
+                    LOG.warning("nothing is read now: %s", error)
+                    self._sleep(1.0)
+        except Exception as error:  # noqa: BLE001 - outermost of this thread; the process ends with it
+            self.failure = error
+
+    def _follow(self) -> None:
+        consumer = Consumer(settings(self._config))
+        try:
+            self._assign(consumer)
+            LOG.info("ready: webhooks")
+            while not self.stopping:
+                first = consumer.consume(1, WAIT_S)
+                self._take_in([*first, *consumer.consume(BATCH, 0)] if first else [])
+        finally:
+            consumer.close()
+
+    def _assign(self, consumer: Consumer) -> None:
+        topics = self._config.topics
+        known = consumer.list_topics(timeout=LOOK_S).topics
+        positions = self._box.positions()
+        places = []
+        for topic in (topics.decisions, topics.alerts, topics.checkpoints):
+            for part in known[topic].partitions if topic in known else {}:
+                at = positions.get((topic, part))
+                if at is None:
+                    # From now on; written down, so that the next life does not begin later still.
+                    _, at = consumer.get_watermark_offsets(TopicPartition(topic, part), timeout=LOOK_S)
+                    at = OFFSET_END if at is None else at
+                    self._box.take_in((), {(topic, part): at}, self._clock())
+                places.append(TopicPartition(topic, part, at))
+        consumer.assign(places)
+
+    def _take_in(self, messages: list[Any]) -> None:
+        events = []
+        positions: dict[tuple[str, int], int] = {}
+        for message in messages:
+            fault = message.error()
+            if fault is not None:
+                if fault.code() == KafkaError._PARTITION_EOF or fault.retriable():
+                    continue
+                raise KafkaException(fault)
+            event = event_of(decode_json(message.value() or b"{}"))
+            if event is not None:
+                events.append(event)
+            positions[message.topic(), message.partition()] = message.offset() + 1
+        if positions:
+            self._box.take_in(events, positions, self._clock())
+
+
+def settings(config: ServiceConfig) -> dict[str, Any]:
+    """Settings of the consumer; its positions are in the box."""
+    return {
+        "bootstrap.servers": config.kafka,
+        "group.id": f"{config.topics.group}-webhooks",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 100,
+        "queued.max.messages.kbytes": 16_384,
+        "log_level": 3,
+    }
