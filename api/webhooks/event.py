@@ -8,15 +8,13 @@ from api.alerts import CODES
 from api.outcome import Outcome
 
 DECISIONS: Final = tuple(f"decision.{outcome.word}" for outcome in Outcome)
-ALERTS: Final = tuple(f"alert.{code}" for code in CODES)
-# What audit records of other parts are called.
-AUDITED: Final[Mapping[str, str]] = {
-    "case_opened": "case.opened",
-    "case_resolved": "case.resolved",
-    "batch_finished": "batch.finished",
-}
-_ENVELOPE: Final = ("type", "v", "tenant", "id", "event", "time_ms")
-EVENTS: Final = (*DECISIONS, *ALERTS, *AUDITED.values())
+BATCH: Final = "batch.finished"
+ALERTS: Final = tuple(f"alert.{code}" for code in CODES if code != "batch_finished")
+# A case opens with each decision that is a review; what people did with it is in audit records.
+AUDITED: Final[Mapping[str, str]] = {"case_resolved": "case.resolved"}
+TOLD: Final = ("case_id", "resolution", "version", "by")
+"""Facts of an audit record that are told: no notes, which may name people."""
+EVENTS: Final = (*DECISIONS, *ALERTS, BATCH, *AUDITED.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +56,10 @@ def event_of(record: Mapping[str, Any]) -> Event | None:
         return Event(name, f"decision.{record['outcome']}", record["decided_ms"], tenant, data)
     if kind == "alert":
         told = {key: record[key] for key in ("code", "severity", "detail", "about")}
-        return Event(str(record["id"]), f"alert.{record['code']}", record["time_ms"], tenant, told)
+        type_ = BATCH if record["code"] == "batch_finished" else f"alert.{record['code']}"
+        return Event(str(record["id"]), type_, record["time_ms"], tenant, told)
     if kind == "audit" and record.get("event") in AUDITED:
-        facts = {key: value for key, value in record.items() if key not in _ENVELOPE}
+        facts = {key: record[key] for key in TOLD if key in record}
         return Event(str(record["id"]), AUDITED[record["event"]], record["time_ms"], tenant, facts)
     return None
 

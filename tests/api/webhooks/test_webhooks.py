@@ -107,9 +107,14 @@ def test_events_say_codes_and_no_personal_data():
     assert "pseudonym" not in json.dumps(found.to_json())
     assert event_of({"type": "label", "id": "l"}) is None
     assert event_of({"type": "checkpoint"}) is None
-    opened = event_of({"type": "audit", "event": "case_opened", "id": "c1", "time_ms": 3, "case": "7"})
-    assert opened is not None
-    assert (opened.type, dict(opened.data)) == ("case.opened", {"case": "7"})
+    resolved = {"type": "audit", "event": "case_resolved", "id": "c1", "time_ms": 3, "case_id": "t7"}
+    ended = event_of({**resolved, "resolution": "fraud", "note": "called Ada"})
+    assert ended is not None
+    assert (ended.type, dict(ended.data)) == ("case.resolved", {"case_id": "t7", "resolution": "fraud"})
+    finished = {"type": "alert", "code": "batch_finished", "severity": "info", "id": "b", "time_ms": 1}
+    batch = event_of({**finished, "detail": "", "about": {}})
+    assert batch is not None
+    assert batch.type == "batch.finished"
     patterns = (["*"], ["decision.*"], ["alert.*"], ["decision.decline"])
     assert [wanted(p, "decision.decline") for p in patterns] == [True, True, False, True]
     assert unknown(["*", "alert.*", "decision.approve", "decision.refuse", "x.*"]) == [
