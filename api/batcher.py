@@ -5,6 +5,7 @@ one batch is being decided the next one gathers. The store's share of a batch ov
 """
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,8 @@ ROUNDS = 3
 SPARE_BUSY = 4
 SPARE_IDLE = 16
 IDLE_S = 0.25
+# While others ask, the lane rests this many times as long as each batch takes.
+SPARE_REST = 2.0
 # How much a new measurement of the time per event counts.
 PACE_WEIGHT = 0.2
 
@@ -54,7 +57,8 @@ class Batcher:
         self._wait_s_max = wait_s_max
         self._waiting: deque[tuple[Inbound, asyncio.Future[Answer], float]] = deque()
         self._spare: deque[tuple[Inbound, asyncio.Future[Answer], float]] = deque()
-        self._asked_s = 0.0
+        self._asked_s = -math.inf
+        self._rested_s = 0.0
         self._pace_s = 0.0
         self._wake = asyncio.Event()
         self.on_batch: Callable[[int], None] = lambda size: None
@@ -107,6 +111,8 @@ class Batcher:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting or self._spare or under_way:
+                    if not self._waiting and not under_way:
+                        await self._rest()
                     await self._round(under_way)
         finally:
             for batch in under_way:
@@ -117,9 +123,9 @@ class Batcher:
     async def _round(self, under_way: list["_Batch"]) -> None:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        taken = self._take(began_s)
+        taken = self._take(began_s, alone=not under_way)
         if taken:
-            batch = _Batch([future for _, future in taken])
+            batch = _Batch([future for _, future in taken], began_s)
             under_way.append(batch)
             batch.flight = self._engine.begin([inbound for inbound, _ in taken], now_ms=self._clock())
         if len(under_way) > 1 or not taken:
@@ -129,12 +135,26 @@ class Batcher:
         if len(taken) == self._size_max:
             self._pace_s += PACE_WEIGHT * ((loop.time() - began_s) / len(taken) - self._pace_s)
 
-    def _take(self, now_s: float) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
-        """A batch of those that wait, else a small one of the spare lane: who comes next waits for it."""
+    async def _rest(self) -> None:
+        """Give the spare lane a part of the time only, while others ask; they end the rest."""
+        rest_s = self._rested_s - asyncio.get_running_loop().time()
+        if rest_s > 0:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), rest_s)
+
+    def _take(self, now_s: float, *, alone: bool) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
+        """A batch of those that wait. If there are none, and none under way (`alone`), a small one of the
+        spare lane: whoever comes next waits for that one, and for no other."""
         if self._waiting:
             self._asked_s = now_s
             return self._next(self._waiting, self._size_max, now_s)
-        return self._next(self._spare, SPARE_BUSY if now_s - self._asked_s < IDLE_S else SPARE_IDLE, now_s)
+        if not alone or now_s < self._rested_s:
+            return []
+        return self._next(self._spare, SPARE_BUSY if self._busy(now_s) else SPARE_IDLE, now_s)
+
+    def _busy(self, now_s: float) -> bool:
+        return now_s - self._asked_s < IDLE_S
 
     @staticmethod
     def _next(
@@ -160,6 +180,10 @@ class Batcher:
         answers = self._engine.finish(batch.flight)
         del under_way[0]
         self.on_batch(len(answers))
+        if self._spare:
+            # Whichever lane this was: the one that has time comes after twice of what was just taken.
+            now_s = asyncio.get_running_loop().time()
+            self._rested_s = now_s + SPARE_REST * (now_s - batch.began_s) if self._busy(now_s) else 0.0
         for future, answer in zip(batch.futures, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
@@ -167,9 +191,10 @@ class Batcher:
 
 @dataclass(slots=True)
 class _Batch:
-    """Callers of one batch, and its flight once it has begun."""
+    """Callers of one batch, when it was taken, and its flight once it has begun."""
 
     futures: list[asyncio.Future[Answer]]
+    began_s: float
     flight: Flight | None = None
 
     def cancel(self) -> None:
