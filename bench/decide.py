@@ -28,7 +28,7 @@ from api.journal import Mark
 from api.journal_reader import contents
 from bench.command import arguments, teller, terms
 from bench.load.artefact import demonstration_model
-from bench.load.course import EXPLAINED_SHARE_MIN, NotMeasured
+from bench.load.course import CALM, EXPLAINED_SHARE_MIN, NotMeasured
 from bench.load.decided import transactions
 from bench.load.traffic import traffic
 from cordon.evidence import Evidence
@@ -91,6 +91,7 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
     measured = options.transactions or round(options.seconds * TPS_MIN[options.catalogue])
     count = options.warm + measured
     overrides = {
+        "brakes": CALM,
         "catalogue": {"name": options.catalogue, "lateness_ms": DAY},
         "decide": {"clock": "event", **({"model_dir": model.resolve()} if model else {})},
     }

@@ -5,8 +5,8 @@
 
 The whole stack runs. Payments of a generated world arrive over HTTP as a Poisson process, as in `bench.http`.
 The clock of a decision starts when its request was due, so it holds the time of the answer too; what lies
-after the answer is reported beside it. It ends when Flink's watermark in Redis, read a thousand times a
-second, has passed the record: that is never before its tiles are there.
+after the answer is reported beside it. It ends when Flink's watermark in Redis, read hundreds of times
+a second, has passed the record: that is never before its tiles are there.
 
 `own_key_stale` counts decisions that did not know an earlier transaction of one of their own entities, by the
 oracle: the fast lane has to make it none. Nothing is reported when an answer is wrong or not in the journal,

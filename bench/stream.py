@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from bench.command import arguments, teller, terms
 from bench.load.artefact import demonstration_model
-from bench.load.course import NotMeasured
+from bench.load.course import CALM, NotMeasured
 from cordon.evidence import Evidence
 from cordon.log import Record
 from cordon.parity import Plan, replay_of
@@ -88,6 +88,7 @@ def measure(options: argparse.Namespace, directory: Path, say: Callable[[str], N
             decided[record["id"]] += 1
 
     overrides = {
+        "brakes": CALM,
         "catalogue": {"name": "payments"},
         "decide": {"clock": "event", "model_dir": model.resolve()},
     }

@@ -198,9 +198,14 @@ class Course:
         thread.join()
 
 
+CALM: Final = {"declines_max": 10**9}
+"""Brakes that no rule reaches: hours of attacks pass in seconds, and each run must do the same work."""
+
+
 def payments_with(model: Path, *, workers: int = 1) -> dict[str, Any]:
     """Settings of a service that decides a generated world's payments with this model."""
     return {
+        "brakes": CALM,
         # Event time passes thousands of times faster than the clock: what overtakes is not late.
         "catalogue": {"name": "payments", "lateness_ms": DAY},
         "decide": {"clock": "event", "model_dir": model.resolve()},

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
-EVERY_S: Final = 0.001
+EVERY_S: Final = 0.002
 
 
 class Watch:
