@@ -69,7 +69,7 @@ ALL: Final = (
     measurement("freshness --rate 1000", "--rate 50 --seconds 3 --warm 300", "p50_ms p99_ms own_key_stale"),
     measurement("stream", "--transactions 2000 --warm 500", "tps lost duplicates"),
     *(
-        measurement(words, "--transactions 2000 --rate 100 --seconds 2", "tps tile_updates_per_s")
+        measurement(words, "--transactions 2000 --rate 100 --seconds 10", "tps tile_updates_per_s")
         for words in ("features", "features --catalogue handbook", "features --parallelism 2")
     ),
 )  # fmt: skip

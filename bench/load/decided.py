@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Producer
@@ -77,17 +77,21 @@ class Source:
         """Make the next records now, so that writing them at a rate costs little."""
         self._texts = iter([next(self._texts) for _ in range(count)])
 
-    def write(self, count: int, sent_s: float, times: dict[tuple[int, int], float]) -> None:
-        """One transaction; `times` receives the scheduled time of each record by (partition, offset)."""
+    def write(self, each: int, due_s: Sequence[float], times_s: dict[tuple[int, int], float]) -> None:
+        """One transaction of `each` records for each time that they were due, which `times_s` receives by
+        (partition, offset)."""
+        self._producer.begin_transaction()
+        for at_s in due_s:
+            for _ in range(each):
+                self._produce(next(self._texts), self._noted(at_s, times_s))
+        self._producer.commit_transaction()
 
+    def _noted(self, at_s: float, times_s: dict[tuple[int, int], float]) -> Callable[[object, Any], None]:
         def delivered(error: object, message: Any) -> None:
             self._delivered(error, message)
-            times[message.partition(), message.offset()] = sent_s
+            times_s[message.partition(), message.offset()] = at_s
 
-        self._producer.begin_transaction()
-        for _ in range(count):
-            self._produce(next(self._texts), delivered)
-        self._producer.commit_transaction()
+        return delivered
 
     def _delivered(self, error: object, message: Any) -> None:
         assert error is None, error
