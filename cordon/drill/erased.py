@@ -127,6 +127,8 @@ def drill(directory: Path, say: Callable[[str], None], *, flink: bool = True) ->
         with case.running_log(flink):
             found.places = sorted(case.places())
             found.plain_before = case.plain()
+            if missing := case.empty():
+                raise NotReached(f"nothing lies in {', '.join(missing)}: a search there says nothing")
             case.trim()
             found.plain_trimmed = case.plain()
         found.readable_before = case.readable()
@@ -254,8 +256,22 @@ class Case:
         """With Flink past all of it and a checkpoint after that."""
         if flink:
             self.running.settle(patience_s=PATIENCE_S)
-            time.sleep(3.0)
+            passed_s = time.time()
+            self.await_(lambda: self._checkpointed(passed_s), "a checkpoint of Flink")
         yield
+
+    def _checkpointed(self, after_s: float) -> bool:
+        """Whether Flink has finished a checkpoint since."""
+        found = self.running.plan.flink.directory.rglob("chk-*/_metadata")
+        return any(path.stat().st_mtime > after_s for path in found)
+
+    def empty(self) -> list[str]:
+        """Places without any bytes: nothing was looked for there."""
+        files = {
+            name: [file for path in paths for file in (path, *path.rglob("*")) if file.is_file()]
+            for name, paths in self.places().items()
+        }
+        return [name for name, found in files.items() if not any(file.stat().st_size for file in found)]
 
     def trim(self) -> None:
         """Other messages follow, and what the door had deleted leaves the disk. Raises `NotReached`."""
