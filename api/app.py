@@ -27,6 +27,7 @@ from api.gate import Gate, KeysAwaited
 from api.guard import GuardedRoute, check_declared
 from api.hot import HotRoutes
 from api.lookup import LookupUnavailable, find_decision, live_features
+from api.mean_routes import mean_routes
 from api.metrics import Metrics
 from api.model import ModelFailed, ModelRefused, ServingModel
 from api.negotiation import JSON, SVG, language_of, media_of
@@ -199,6 +200,7 @@ def create_app(service: Service) -> ASGIApp:
     _entities(app, service)
     _operations(app, service)
     app.include_router(webhook_routes.router(service.parts.config, service.clock))
+    app.include_router(mean_routes(service))
     app.include_router(brake_routes.router(service.parts, service.clock))
     generated = app.openapi
 

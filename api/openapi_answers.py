@@ -255,6 +255,16 @@ ANSWERS: Final[Mapping[str, Schema]] = {
     "DeadDeliveries": structure(
         {"dead": array(structure({"event": TEXT, "type": TEXT, "attempts": WHOLE, "error": TEXT}))}
     ),
+    "MeanExplanations": structure({"models": array(ref("MeanExplanation")), "left_out": WHOLE}),
+    "MeanExplanation": structure(
+        {
+            "model": TEXT,
+            "decisions": WHOLE,
+            "base_value": NUMBER,
+            "features": array(structure({"feature": TEXT, "mean": NUMBER, "mean_absolute": NUMBER})),
+            "reasons": array(ref("Reason")),
+        }
+    ),
     "Brakes": structure({"tripped": array(ref("Trip"))}),
     "Trip": structure({"name": TEXT, "epoch": WHOLE, "at_ms": WHOLE, "until_ms": WHOLE, "why": TEXT}),
     "BrakeStep": structure({"sequence": WHOLE, "kind": TEXT, "by": TEXT, "at_ms": WHOLE, "note": TEXT}),
