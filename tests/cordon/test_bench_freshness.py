@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,15 +23,17 @@ from tests.parts import ROOT
 def watched(*looks: dict[int, int]) -> Watch:
     """One look after the other, the clock at 1.0, 2.0, ...; the last one is seen until the end."""
     clock = itertools.count(1.0)
-    left = list(looks)
+    number = itertools.count()
+    noted = threading.Event()
 
     def reached() -> dict[int, int]:
-        return left.pop(0) if len(left) > 1 else left[0]
+        look = next(number)
+        if look >= len(looks):
+            noted.set()
+        return looks[min(look, len(looks) - 1)]
 
     with Watch(reached, lambda: next(clock)) as watch:
-        while len(left) > 1:
-            time.sleep(0.001)
-        time.sleep(0.01)
+        assert noted.wait(30)
     return watch
 
 
@@ -51,11 +54,14 @@ def test_partitions_are_apart():
 
 
 def test_a_look_that_fails_is_not_forgotten():
+    asked = threading.Event()
+
     def fails() -> dict[int, int]:
+        asked.set()
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError, match="gone"), Watch(fails, time.monotonic):
-        time.sleep(0.05)
+        assert asked.wait(30)
 
 
 def run_of(*latency_ms: float) -> Run:
