@@ -114,6 +114,7 @@ class Batcher:
                     if not self._waiting and not under_way:
                         await self._rest()
                     await self._round(under_way)
+                self._engine.flush(now_ms=self._clock())
         finally:
             for batch in under_way:
                 batch.cancel()

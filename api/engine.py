@@ -129,7 +129,18 @@ class Engine:
 
     def decide_batch(self, inbound: Sequence[Inbound], *, now_ms: int) -> list[Answer]:
         """One answer per event, in order. `now_ms`: wall clock. Raises `JournalFenced`: stop the process."""
-        return self.finish(self.begin(inbound, now_ms=now_ms))
+        answers = self.finish(self.begin(inbound, now_ms=now_ms))
+        self.flush(now_ms=now_ms)
+        return answers
+
+    def flush(self, *, now_ms: int) -> None:
+        """Nothing follows at once: the answers' claims learn of them now, not with the next batch."""
+        if not self._posted:
+            return
+        try:
+            self.store.flush()
+        except StoreUnavailable:
+            self._store_failed(now_ms)
 
     def begin(self, inbound: Sequence[Inbound], *, now_ms: int) -> Flight:
         """First half of `decide_batch`: validate, and send off what is to be claimed and observed.
@@ -192,6 +203,7 @@ class Engine:
             if work.key == key:
                 works.append(work)
         answers = self._decide(works, now_ms, abandoned=True)
+        self.flush(now_ms=now_ms)
         return sum(isinstance(a, Decided | Accepted) and not a.replay for a in answers)
 
     def _prepare(self, item: Inbound, batch: Mapping[str, tuple[int, Work]], now_ms: int) -> Work | Answer:
@@ -447,8 +459,8 @@ class Engine:
         self._post(now_ms)
 
     def _post(self, now_ms: int) -> None:
-        """Send answers to their claims. Nobody waits for the store: what it made of them is known when the
-        next batch has arrived there, and the journal has them anyway."""
+        """Hand answers to their claims, with the next batch or by `flush`. Nobody waits for the store: what it
+        made of them is known when that batch has arrived there, and the journal has them anyway."""
         if not self._unfinished or not self.store_breaker.allows(now_ms):
             del self._unfinished[:-UNFINISHED_MAX]
             return
@@ -461,14 +473,14 @@ class Engine:
             self._unfinished = []
 
     def _settle(self) -> None:
-        """What became of the answers that were sent; those that may be lost are sent again."""
+        """What is known by now of the answers that were posted; those that may be lost are posted again."""
         if not self._posted:
             return
-        sent, self._posted = self._posted, []
         try:
-            self.store.posted()
+            del self._posted[: len(self.store.posted())]
         except StoreUnavailable:
-            self._unfinished = sent + self._unfinished
+            self._unfinished = self._posted + self._unfinished
+            self._posted = []
 
     def _store_failed(self, now_ms: int) -> None:
         self.store_breaker.failed(now_ms)

@@ -169,7 +169,10 @@ class ClusterStore:
         """See `OnlineStore.post`; here it waits, since answers go to several nodes."""
         self._posted += self.complete(answers)
 
-    def posted(self) -> list[bool]:
+    def flush(self) -> None:
+        """See `OnlineStore.flush`: everything was sent."""
+
+    def posted(self, *, wait: bool = False) -> list[bool]:
         """See `OnlineStore.posted`."""
         found, self._posted = self._posted, []
         return found

@@ -75,7 +75,10 @@ class MemoryStore:
         """See `OnlineStore.post`."""
         self._posted += self.complete(answers)
 
-    def posted(self) -> list[bool]:
+    def flush(self) -> None:
+        """See `OnlineStore.flush`: everything was sent."""
+
+    def posted(self, *, wait: bool = False) -> list[bool]:
         """See `OnlineStore.posted`."""
         found, self._posted = self._posted, []
         return found

@@ -136,14 +136,22 @@ class RedisStore:
 
     def post(self, answers: Sequence[tuple[str, bytes, bytes]]) -> None:
         """See `OnlineStore.post`."""
-        owed = self._connection.post([self._commands.complete(*answer) for answer in answers])
+        completing = [self._commands.complete(*answer) for answer in answers]
+        owed = self._connection.post(completing, later=True)
         self._posted.append(([key for key, _, _ in answers], owed))
 
-    def posted(self) -> list[bool]:
+    def flush(self) -> None:
+        """See `OnlineStore.flush`."""
+        self._connection.flush()
+
+    def posted(self, *, wait: bool = False) -> list[bool]:
         """See `OnlineStore.posted`."""
-        posted, self._posted = self._posted, []
+        waiting, self._posted = self._posted, []
         done: list[bool] = []
-        for keys, owed in posted:
+        for number, (keys, owed) in enumerate(waiting):
+            if not (wait or owed.lost or owed.is_complete):
+                self._posted = waiting[number:]
+                break
             done += self._completed(keys, replies_of(self._connection.settle(owed)))
         return done
 
@@ -203,7 +211,7 @@ class RedisStore:
         """Strike answered claims off, if the server is there, and close the connection."""
         with suppress(StoreUnavailable):
             if self._posted:
-                self.posted()
+                self.posted(wait=True)
             if self._answered and self._connection.is_open:
                 self._connection.pipeline([self._commands.forget(self._answered)])
         self._connection.close()

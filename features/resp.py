@@ -60,6 +60,11 @@ class Owed:
     answers: list[Answer] = field(default_factory=list)
     lost: bool = False
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of them have been read."""
+        return len(self.answers) == self.count
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -131,6 +136,7 @@ class Connection:
         self._held_until_s = 0.0
         self._reader = _reader()
         self._owed: deque[Owed] = deque()
+        self._held: list[bytes] = []
 
     @property
     def is_open(self) -> bool:
@@ -151,19 +157,34 @@ class Connection:
         """
         return self.settle(self.post(commands), limit_s)
 
-    def post(self, commands: Sequence[Command]) -> Owed:
-        """Send all and wait for nothing; `settle` gives the replies. Raises `StoreUnavailable`."""
+    def post(self, commands: Sequence[Command], *, later: bool = False) -> Owed:
+        """Send all and wait for nothing; `settle` gives the replies. Raises `StoreUnavailable`.
+
+        `later`: they go with whatever is sent next, or by `flush`, or when their replies are asked for: a
+        message of their own would cost both sides more than what it says.
+        """
         sock = self._ready()
-        try:
-            sock.settimeout(self._read_s)
-            sock.sendall(b"".join(map(_pack, commands)))
-        except OSError as error:
-            self.close()
-            raise StoreUnavailable(f"{self.address}: {error}") from error
+        self._held += map(_pack, commands)
         owed = Owed(len(commands))
         if commands:
             self._owed.append(owed)
+        if not later:
+            self._send(sock)
         return owed
+
+    def flush(self) -> None:
+        """Send what was posted for later. Raises `StoreUnavailable`: those replies will not come."""
+        if self._held:
+            self._send(self._ready())
+
+    def _send(self, sock: socket.socket) -> None:
+        held, self._held = self._held, []
+        try:
+            sock.settimeout(self._read_s)
+            sock.sendall(b"".join(held))
+        except OSError as error:
+            self.close()
+            raise StoreUnavailable(f"{self.address}: {error}") from error
 
     def settle(self, owed: Owed, limit_s: float | None = None) -> list[Answer]:
         """The replies to what was posted, within the limit; those to what was posted before are read first.
@@ -171,8 +192,10 @@ class Connection:
         Raises `StoreUnavailable`, also where the connection was lost meanwhile.
         """
         until_s = self._opening_until_s or self._monotonic() + (self._read_s if limit_s is None else limit_s)
+        if not owed.lost and not owed.is_complete:
+            self.flush()
         try:
-            while len(owed.answers) < owed.count and not owed.lost:
+            while not owed.is_complete and not owed.lost:
                 self._read(until_s)
         except (OSError, hiredis.ProtocolError) as error:
             self.close()
@@ -203,6 +226,7 @@ class Connection:
 
     def close(self) -> None:
         """Drop the connection; the next command opens another one."""
+        self._held = []
         while self._owed:
             self._owed.popleft().lost = True
         if self._socket is not None:

@@ -113,14 +113,18 @@ class OnlineStore(Protocol):
         """Store `(key, owner, answer)`; False where the claim has another owner by now."""
 
     def post(self, answers: Sequence[tuple[str, bytes, bytes]]) -> None:
-        """`complete` without waiting: sent when this returns, and done before any later call of this client.
+        """`complete` without waiting: done before any later call of this client, with which it may be sent.
 
-        Raises `StoreUnavailable` where nothing could be sent.
+        Raises `StoreUnavailable` where nothing can be sent.
         """
 
-    def posted(self) -> list[bool]:
-        """What became of all that was posted since the last call, in order. It waits only where no other
-        call came in between. Raises `StoreUnavailable` where that is unknown: post it again.
+    def flush(self) -> None:
+        """Send what was posted, where no other call follows soon. Raises `StoreUnavailable`."""
+
+    def posted(self, *, wait: bool = False) -> list[bool]:
+        """What became of what was posted and not yet told, in order: as far as it is known, or (`wait`) of all.
+
+        Raises `StoreUnavailable` where it will never be known: all that was not told is to be posted again.
         """
 
     def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:

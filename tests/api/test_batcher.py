@@ -28,6 +28,9 @@ class Counting:
             return [Pending("tx") for _ in inbound]
         return [Unknown(str(item.payload)) for item in inbound]
 
+    def flush(self, *, now_ms):
+        pass
+
 
 def event(number):
     return Inbound("transaction", number, "http")

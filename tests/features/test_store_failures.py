@@ -92,12 +92,12 @@ def test_answers_that_were_posted_to_a_server_that_died_are_unknown_and_posted_a
         store.post([(event.key, event.owner, b"approve")])
         stack.kill("valkey", hold=True)
         with pytest.raises(StoreUnavailable):
-            store.posted()
-    assert store.posted() == []
+            store.posted(wait=True)
+    assert store.posted(wait=True) == []
     stack.restart("valkey")
     patiently(store, purchase("b"))
     store.post([(event.key, event.owner, b"approve")])
-    assert store.posted() == [True]
+    assert store.posted(wait=True) == [True]
     assert arrive(store, event)[0].answer == b"approve"
     store.close()
 
