@@ -459,8 +459,8 @@ class Engine:
         self._post(now_ms)
 
     def _post(self, now_ms: int) -> None:
-        """Hand answers to their claims, with the next batch or by `flush`. Nobody waits for the store: what it
-        made of them is known when that batch has arrived there, and the journal has them anyway."""
+        """Hand answers to their claims, with the next batch or by `flush`. Nobody waits for the store: what
+        it made of them is known when that batch has arrived there, and the journal has them anyway."""
         if not self._unfinished or not self.store_breaker.allows(now_ms):
             del self._unfinished[:-UNFINISHED_MAX]
             return

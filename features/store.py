@@ -122,7 +122,7 @@ class OnlineStore(Protocol):
         """Send what was posted, where no other call follows soon. Raises `StoreUnavailable`."""
 
     def posted(self, *, wait: bool = False) -> list[bool]:
-        """What became of what was posted and not yet told, in order: as far as it is known, or (`wait`) of all.
+        """What became of what was posted and not yet told, in order: as far as it is known, or (`wait`) all.
 
         Raises `StoreUnavailable` where it will never be known: all that was not told is to be posted again.
         """
