@@ -33,7 +33,7 @@ from features.store import OnlineStore, StoreUnavailable
 BATCH: Final = 2_000
 WAIT_S: Final = 0.2
 # Nobody waits for the query store, a decision is read from its claim: one commit for so many seconds.
-GATHER_S: Final = 0.1
+GATHER_S: Final = 0.25
 RECEIPTS_MAX: Final = 50_000
 LOG = logging.getLogger("cordon.projector")
 

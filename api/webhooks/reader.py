@@ -13,6 +13,8 @@ from api.webhooks.event import event_of
 
 BATCH: Final = 500
 WAIT_S: Final = 0.2
+# Each commit is synced, on the disk that the journals share: one for what comes within so many seconds.
+GATHER_S: Final = 0.25
 LOOK_S: Final = 30
 LOG = logging.getLogger("cordon.webhooks")
 
@@ -53,7 +55,10 @@ class Reader:
             LOG.info("ready: webhooks")
             while not self.stopping:
                 first = consumer.consume(1, WAIT_S)
-                self._take_in([*first, *consumer.consume(BATCH, 0)] if first else [])
+                messages = [*first, *consumer.consume(BATCH, 0)] if first else []
+                self._take_in(messages)
+                if 0 < len(messages) < BATCH:
+                    self._sleep(GATHER_S)
         finally:
             consumer.close()
 
