@@ -30,7 +30,7 @@ from api.segment import Damage
 from features.catalogue import load
 from features.store import OnlineStore, StoreUnavailable
 
-BATCH: Final = 2_000
+BATCH: Final = 500
 WAIT_S: Final = 0.2
 # Nobody waits for the query store, a decision is read from its claim: one commit for so many seconds.
 GATHER_S: Final = 0.25
@@ -79,9 +79,12 @@ class Projector:
             while not self.stopping:
                 first = consumer.consume(1, WAIT_S)
                 messages = [*first, *consumer.consume(BATCH, 0)] if first else []
+                began_s = time.monotonic()
                 self._project(query, messages)
-                if 0 < len(messages) < BATCH:
-                    self._sleep(GATHER_S)
+                if messages:
+                    # A backlog is worked off half of the time: what it writes is synced on the journals' disk.
+                    full = len(messages) == BATCH
+                    self._sleep(min(time.monotonic() - began_s, GATHER_S) if full else GATHER_S)
         finally:
             consumer.close()
             query.close()
