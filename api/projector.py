@@ -82,7 +82,7 @@ class Projector:
                 began_s = time.monotonic()
                 self._project(query, messages)
                 if messages:
-                    # A backlog is worked off half of the time: what it writes is synced on the journals' disk.
+                    # A backlog is worked off half of the time: its writes share the journals' disk.
                     full = len(messages) == BATCH
                     self._sleep(min(time.monotonic() - began_s, GATHER_S) if full else GATHER_S)
         finally:
