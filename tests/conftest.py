@@ -11,6 +11,7 @@ make_stack     starts any parts and stops them after the test: for tests that ki
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ from cordon.stack.supervisor import Stack
 from cordon.stack.valkey import Valkey
 from tests.parts import FLINK_PYTHON, ROOT, RunningCluster, RunningFlink, RunningKafka
 from tests.postgres import Postgres, RunningPostgres
+
+# A shell that starts tests in its background has them ignore interrupts, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
