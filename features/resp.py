@@ -160,8 +160,8 @@ class Connection:
     def post(self, commands: Sequence[Command], *, later: bool = False) -> Owed:
         """Send all and wait for nothing; `settle` gives the replies. Raises `StoreUnavailable`.
 
-        `later`: they go with whatever is sent next, or by `flush`, or when their replies are asked for: a
-        message of their own would cost both sides more than what it says.
+        `later`: they go with whatever is sent next, or by `flush`, or when their replies are asked for, so
+        that they cost neither side a message of their own.
         """
         sock = self._ready()
         self._held += map(_pack, commands)

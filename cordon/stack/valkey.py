@@ -37,7 +37,7 @@ class Valkey:
 
     @property
     def address(self) -> str:
-        """For clients on this machine: a round trip by the socket costs half of one by TCP."""
+        """For clients on this machine: the socket where there is one, which spares both sides TCP."""
         return self.url if self.socket is None else f"unix://{self.socket}"
 
     def command(self) -> tuple[str, ...]:
