@@ -16,6 +16,7 @@ from api.brakes.patrol import Patrol, recorder
 from api.brakes.shared import Exchange, RedisShared
 from api.config import InvalidConfiguration, ServiceConfig
 from api.decide import Policy
+from api.drawn import Drawn
 from api.engine import Engine, Limits
 from api.gauge import FreshnessGauge
 from api.journal import Journal, JournalBusy
@@ -31,7 +32,7 @@ from api.rules.shelf import SetChanged, SetMissing
 from api.rules.vocabulary import vocabulary_of
 from api.vault.directory import Follower, Kept, Vault, VaultUnusable
 from api.vault.seal import NONCE_BYTES, Sealer
-from api.work import Intake
+from api.work import OWNER_BYTES, Intake
 from features.catalogue import Catalogue, load
 from features.node import Limits as StoreLimits
 from features.pseudonym import Pseudonyms
@@ -213,14 +214,14 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock:
     parent = Path(config.journal_dir)
     vault = vault_of(config)
     follower = follower_of(vault, worker)
-    sealer = Sealer(follower.kept, config.tenant, lambda: secrets.token_bytes(NONCE_BYTES))
+    sealer = Sealer(follower.kept, config.tenant, Drawn(NONCE_BYTES, secrets.token_bytes))
     attempts = Attempts(parent)
     journal = open_journal(parent / worker, config.segment_bytes)
     intake = Intake(
         catalogue,
         pseudonyms,
         rates(catalogue.schema.base_currency),
-        lambda: secrets.token_bytes(16),
+        Drawn(OWNER_BYTES, secrets.token_bytes),
         observe=config.fast_lane,
         sealing=sealer,
     )

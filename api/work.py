@@ -1,7 +1,7 @@
 """From an inbound event to what is asked of the store: validation, pseudonyms, observations."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from api.observer import Observer
 from api.record import encode_json
@@ -22,6 +22,7 @@ from features.pseudonym import Pseudonyms
 from features.rates import Rates
 from features.store import Arrival, Target
 
+OWNER_BYTES: Final = 16
 Door = Literal["http", "kafka"]
 EventKind = Literal["transaction", "label", "event"]
 

@@ -6,7 +6,7 @@ of every decision.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 EXPONENTS: Mapping[str, int] = {
@@ -32,13 +32,23 @@ class Rates:
     base: str
     version: str
     factors: Mapping[str, Fraction]
+    ratios: Mapping[str, tuple[int, int]] = field(init=False, repr=False, compare=False)
+    """`factors` as numerator and denominator."""
+
+    def __post_init__(self) -> None:
+        ratios = {currency: factor.as_integer_ratio() for currency, factor in self.factors.items()}
+        object.__setattr__(self, "ratios", ratios)
 
     def convert(self, amount: int, currency: str) -> int:
         """Base minor units, rounded half to even. Raises `UnknownCurrency`."""
-        factor = self.factors.get(currency)
-        if factor is None:
+        ratio = self.ratios.get(currency)
+        if ratio is None:
             raise UnknownCurrency(f"unknown currency {currency!r}; known are {', '.join(self.factors)}")
-        return amount if factor == 1 else round(amount * factor)
+        numerator, denominator = ratio
+        # In integers: a Fraction of each amount would cost ten times as much.
+        whole, rest = divmod(amount * numerator, denominator)
+        above_half = 2 * rest - denominator
+        return whole + (above_half > 0 or (above_half == 0 and whole & 1))
 
 
 def rates(base: str) -> Rates:

@@ -1,5 +1,6 @@
 """What the door accepts and what it refuses, with the field and the reason."""
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from features.event import (
 )
 from features.payments import CATALOGUE, SCHEMA
 from features.pseudonym import Pseudonyms
-from features.rates import rates
+from features.rates import Rates, rates
 
 RATES = rates("EUR")
 GOOD: dict[str, Any] = {
@@ -78,6 +79,15 @@ def test_amounts_are_converted_to_the_base_currency() -> None:
     yen = parse_transaction(SCHEMA, RATES, {**GOOD, "amount": 16_410, "currency": "JPY"})
     assert (yen.values["amount"], yen.original_amount) == (10_000, 16_410)
     assert parse_transaction(SCHEMA, RATES, GOOD).values["amount"] == 1999
+
+
+@given(
+    st.integers(-(10**12), 10**12),
+    st.fractions(min_value=0, max_value=10**6, max_denominator=10**6)
+    | st.sampled_from([Fraction(1, 2), Fraction(3, 2)]),
+)
+def test_an_amount_is_rounded_as_the_exact_product_is(amount: int, factor: Fraction) -> None:
+    assert Rates("EUR", "1", {"XXX": factor}).convert(amount, "XXX") == round(amount * factor)
 
 
 def test_an_iso_time_is_the_same_instant() -> None:

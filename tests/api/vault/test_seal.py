@@ -31,6 +31,19 @@ def test_what_was_sealed_is_opened_by_any_process_with_the_same_vault(plain, id)
     assert len(plain) < 8 or plain not in b64decode(sealed)
 
 
+def test_what_is_remembered_of_keys_has_a_limit_and_none_is_needed(monkeypatch):
+    monkeypatch.setattr(module, "KEYS_MAX", 8)
+    monkeypatch.setattr(module, "CIPHERS_MAX", 4)
+    one = sealer()
+    holders = [of_transaction(str(number % 13)) for number in range(40)]
+    sealed = [one.seal(holder, "t", b"ada") for holder in holders]
+    assert len(one._keys) <= 8
+    assert len(one._ciphers) <= 4
+    assert {sealer().open(holder, "t", each) for holder, each in zip(holders, sealed, strict=True)} == {
+        b"ada"
+    }
+
+
 def test_the_same_twice_looks_different():
     one = sealer()
     assert one.seal(ADA, "t", b"x") != one.seal(ADA, "t", b"x")
