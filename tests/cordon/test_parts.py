@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 import redis
 from confluent_kafka import Consumer, Producer
 
-from cordon.stack.valkey import Valkey
+from cordon.stack.port import Ports
+from cordon.stack.supervisor import Stack
+from cordon.stack.valkey import Valkey, jemalloc
 from tests.parts import RunningCluster, RunningFlink, RunningKafka
 
 
@@ -23,6 +28,24 @@ def test_a_valkey_node_keeps_what_it_is_told_and_evicts_nothing(valkey: Valkey):
 def test_a_valkey_node_answers_on_its_socket(valkey: Valkey):
     assert valkey.socket is not None
     with redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+        assert client.ping()
+
+
+def test_a_valkey_node_runs_on_jemalloc(make_stack: Callable[..., Stack], ports: Ports, tmp_path: Path):
+    assert jemalloc() is not None, "install jemalloc (Debian: libjemalloc2)"
+    node = Valkey(tmp_path / "data", ports.take())
+    (server,) = make_stack(node.part()).processes(node.name)
+    assert "/libjemalloc.so" in Path(f"/proc/{server}/maps").read_text()
+
+
+@pytest.mark.parametrize("allocator", [None, "libnowhere.so.9"])
+def test_a_valkey_node_serves_without_jemalloc(
+    allocator: str | None, make_stack: Callable[..., Stack], ports: Ports, tmp_path: Path
+):
+    node = Valkey(tmp_path / "data", ports.take(), allocator=allocator)
+    (server,) = make_stack(node.part()).processes(node.name)
+    assert "jemalloc" not in Path(f"/proc/{server}/maps").read_text()
+    with redis.Redis.from_url(node.url) as client:
         assert client.ping()
 
 
