@@ -113,14 +113,15 @@ def decide(case: Case, verdict: Verdict | None, rules: RuleSet, policy: Policy, 
         degraded = (*degraded, context.freshness.state)
         if policy.stale == "rules_only":
             verdict = None
-    results = rules.evaluate(_facts(case, verdict), context.circumstances)
-    voices = [_rule_voice(rules, r) for r in results if r.counts]
-    voices.append(_own_voice(case, verdict, policy))
-    if context.freshness.state != "fresh" and policy.stale == "review":
-        voices.append(Voice("policy", f"state_{context.freshness.state}", Outcome.REVIEW))
-    allowing = {r.id for r in results if r.counts and r.action == "allow"}
-    winner = _winner(voices, allowing)
-    others = tuple(v for v in voices if v is not winner)
+    results, counted = rules.assess(_facts(case, verdict), context.circumstances)
+    winner, others = _own_voice(case, verdict, policy), tuple[Voice, ...]()
+    review = context.freshness.state != "fresh" and policy.stale == "review"
+    if counted or review:
+        voices = [*(_rule_voice(rules, r) for r in counted), winner]
+        if review:
+            voices.append(Voice("policy", f"state_{context.freshness.state}", Outcome.REVIEW))
+        winner = _winner(voices, {r.id for r in counted if r.action == "allow"})
+        others = tuple(v for v in voices if v is not winner)
     outcome = winner.outcome
     if context.guard is not None and outcome is Outcome.DECLINE:
         outcome = Outcome.REVIEW

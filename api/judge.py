@@ -17,7 +17,7 @@ from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, deci
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
 from api.rules.feed import Update
-from api.rules.rule import Circumstances, RuleSet, unit_of
+from api.rules.rule import Circumstances, RuleSet, Vector, unit_of
 from api.work import Work
 from features.catalogue import Catalogue
 from features.evaluate import Evaluator, Row
@@ -93,6 +93,8 @@ class Judge:
         self.snoozes: Mapping[tuple[str, str], int] = {}
         self.model_breaker = Breaker(rest_ms=1_000, rest_ms_max=30_000)
         self._names = catalogue.names
+        self._places = {name: place for place, name in enumerate(self._names)}
+        rules.order_by(self._places)
         self._versions = Versions(catalogue.vector_fingerprint, catalogue.state_fingerprint, code)
         self._timer = timer
 
@@ -110,6 +112,7 @@ class Judge:
         self.snoozes = update.snoozes
         self.brake.adopt(update.trips)
         if update.rules is not None:
+            update.rules.order_by(self._places)
             self.rules = update.rules
 
     def warm_up(self) -> None:
@@ -262,7 +265,7 @@ class Judge:
         schema = self.catalogue.schema
         entities = work.identity.entities
         unit = unit_of(work.id, entities, schema)
-        features = dict(zip(self._names, vector, strict=True))
+        features = Vector(self._places, vector)
         return Case(work.id, work.time_ms, amount, work.values, entities, features, unit)
 
     def _reasons(

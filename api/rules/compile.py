@@ -38,15 +38,25 @@ def compile_rule(checked: Checked, slots: Mapping[str, int], lists: Mapping[str,
     missing = " or ".join(f"x[{slots[name]}] is None" for name in checked.required)
     guard = f"    if {missing}:\n        return None\n" if missing else ""
     source = (
-        f"def condition(x):\n{guard}    try:\n        return {_text(checked.condition)}\n"
+        f"def condition(x):\n{guard}    try:\n        return {text_of(checked)}\n"
         "    except ArithmeticError:\n        return None\n"
     )
-    space: dict[str, Any] = {"__builtins__": {}, "abs": abs, "min": min, "max": max}
-    space["ArithmeticError"] = ArithmeticError
-    space |= {f"list_{name}": lists[name].until_ms.get for name in checked.lists}
+    space = namespace({name: lists[name] for name in checked.lists})
     exec(compile(source, "<rule>", "exec"), space)
     condition: Condition = space["condition"]
     return condition
+
+
+def text_of(checked: Checked) -> str:
+    """The condition as an expression over the row `x`, of which all required words have values."""
+    return _text(checked.condition)
+
+
+def namespace(lists: Mapping[str, WatchList]) -> dict[str, Any]:
+    """What the text of conditions over these lists may name."""
+    space: dict[str, Any] = {"__builtins__": {}, "abs": abs, "min": min, "max": max}
+    space["ArithmeticError"] = ArithmeticError
+    return space | {f"list_{name}": found.until_ms.get for name, found in lists.items()}
 
 
 def _text(node: Node) -> str:

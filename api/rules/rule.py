@@ -1,15 +1,17 @@
 """Rules as values: what an analyst publishes, and what a set of them answers."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 from api.outcome import Outcome
 from api.rules.check import Checked
 from api.rules.compile import Condition
 from api.rules.lists import WatchList
 from api.rules.manifest import Manifest
+from api.rules.program import NEVER_MS, Part, Program, compile_set
 from api.rules.syntax import Sentence
 from api.rules.vocabulary import Source
 from features.schema import Schema
@@ -19,7 +21,6 @@ Answer = Literal["hit", "no_hit", "not_evaluated"]
 Held = Literal["tripped", "snoozed", "amount", "rollout"]
 """Why a live hit does not count: dropped to shadow by its breaker, snoozed for this entity, above the rule's
 largest amount, outside its rollout."""
-NEVER_MS: Final = 2**62
 OUTCOME_OF_ACTION: Mapping[str, Outcome] = {
     "allow": Outcome.APPROVE,
     "challenge": Outcome.CHALLENGE,
@@ -98,6 +99,30 @@ class RuleResult:
         if self.held is not None:
             found["held"] = self.held
         object.__setattr__(self, "shown", found)
+
+
+class Vector(Mapping[str, float | None]):
+    """A vector by name without a dictionary of its own. `values`: in the order of `places`, absent ones
+    `None`."""
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, places: Mapping[str, int], values: Sequence[float | None]) -> None:
+        self._places = places
+        self._values = values
+
+    def __getitem__(self, name: str) -> float | None:
+        return self._values[self._places[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def values_by(self, places: Mapping[str, int] | None) -> Sequence[float | None] | None:
+        """Its values, if this very object orders them."""
+        return self._values if self._places is places else None
 
 
 class Facts(NamedTuple):
@@ -184,6 +209,31 @@ class _Ready:
         return RuleResult(rule.id, rule.version, answer, rule.mode, rule.action, counts, names, held)
 
 
+class _Programs:
+    """A set's compiled functions: for features by name, and for vectors in one order."""
+
+    __slots__ = ("_by_name", "_by_place", "_make", "_places")
+
+    def __init__(
+        self, parts: Sequence[Part], words: Sequence[tuple[str, Source]], lists: Mapping[str, WatchList]
+    ) -> None:
+        self._make = partial(compile_set, parts, words, lists)
+        self._by_name: Program = self._make(None)
+        self._by_place: Program = self._by_name
+        self._places: Mapping[str, int] | None = None
+
+    def order_by(self, places: Mapping[str, int]) -> None:
+        self._by_place, self._places = self._make(places), places
+
+    def run(
+        self, facts: Facts, circumstances: Circumstances
+    ) -> tuple[tuple[RuleResult, ...], list[RuleResult]]:
+        features = facts.features
+        if type(features) is Vector and (values := features.values_by(self._places)) is not None:
+            return self._by_place(values, facts, circumstances)
+        return self._by_name(features.get, facts, circumstances)
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """An immutable, versioned set. `words`: row slot and source of every word that some rule uses."""
@@ -199,6 +249,7 @@ class RuleSet:
     _row: tuple[tuple[str, Source], ...] = field(init=False, repr=False, compare=False)
     _ready: tuple["_Ready", ...] = field(init=False, repr=False, compare=False)
     _by_id: Mapping[str, Rule] = field(init=False, repr=False, compare=False)
+    _programs: "_Programs" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ordered = sorted(self.words, key=lambda name: self.words[name][0])
@@ -208,18 +259,36 @@ class RuleSet:
             for rule, condition, checked in parts
             if rule.mode != "off"
         ]
+        row = tuple((name, self.words[name][1]) for name in ordered)
+        live = [checked for rule, checked in zip(self.rules, self.checked, strict=True) if rule.mode != "off"]
+        together = [Part(one, checked) for one, checked in zip(ready, live, strict=True)]
         derived = {
             "version": self.manifest.version,
             "lists_version": self.manifest.lists_version,
-            "_row": tuple((name, self.words[name][1]) for name in ordered),
+            "_row": row,
             "_ready": tuple(ready),
             "_by_id": {rule.id: rule for rule in self.rules},
+            "_programs": _Programs(together, row, self.lists),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
 
+    def order_by(self, places: Mapping[str, int]) -> None:
+        """Compile for vectors in this order too; `places` itself is what recognises them."""
+        self._programs.order_by(places)
+
+    def assess(
+        self, facts: Facts, circumstances: Circumstances
+    ) -> tuple[tuple[RuleResult, ...], list[RuleResult]]:
+        """Every rule that is not off says something; then, which of that counts. Nothing raises."""
+        return self._programs.run(facts, circumstances)
+
     def evaluate(self, facts: Facts, circumstances: Circumstances) -> tuple[RuleResult, ...]:
-        """Every rule that is not off says something; nothing raises."""
+        """What `assess` says of every rule."""
+        return self._programs.run(facts, circumstances)[0]
+
+    def one_by_one(self, facts: Facts, circumstances: Circumstances) -> tuple[RuleResult, ...]:
+        """`evaluate` in its obvious form, each rule by its own closure: tests hold the program to it."""
         now_ms = circumstances.now_ms
         row = self.row(facts, now_ms)
         found = []
