@@ -18,6 +18,9 @@ from api.work import Inbound
 PENDING_POLL_S = 0.02
 # Between two batches the event loop sends the answers, reads what has arrived, and lets that join the queue.
 ROUNDS = 3
+# So many must wait for a batch to depart beside the one that is under way: every batch has costs of its own,
+# so that below that it is cheaper, and for all together sooner, to join them.
+AHEAD_MIN = 16
 # Events of the spare lane in one batch: while others ask, and after they have not asked for so long.
 SPARE_BUSY = 4
 SPARE_IDLE = 16
@@ -103,7 +106,8 @@ class Batcher:
             batch 1   begin | .. store .. | finish
             batch 2                 begin | .. store .. | finish
 
-        While the store is at one batch, the one before is finished: neither waits for the other.
+        While the store is at one batch, the one before is finished, where enough wait for that
+        (`AHEAD_MIN`): neither waits for the other.
         """
         under_way: list[_Batch] = []
         try:
@@ -124,7 +128,7 @@ class Batcher:
     async def _round(self, under_way: list["_Batch"]) -> None:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        taken = self._take(began_s, alone=not under_way)
+        taken = self._ahead(began_s) if under_way else self._take(began_s)
         if taken:
             batch = _Batch([future for _, future in taken], began_s)
             under_way.append(batch)
@@ -144,13 +148,17 @@ class Batcher:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), rest_s)
 
-    def _take(self, now_s: float, *, alone: bool) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
-        """A batch of those that wait. If there are none, and none under way (`alone`), a small one of the
-        spare lane: whoever comes next waits for that one, and for no other."""
+    def _ahead(self, now_s: float) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
+        """A batch beside the one under way."""
+        return self._take(now_s) if len(self._waiting) >= AHEAD_MIN else []
+
+    def _take(self, now_s: float) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
+        """A batch of those that wait. If there are none, a small one of the spare lane: whoever comes next
+        waits for that one, and for no other."""
         if self._waiting:
             self._asked_s = now_s
             return self._next(self._waiting, self._size_max, now_s)
-        if not alone or now_s < self._rested_s:
+        if now_s < self._rested_s:
             return []
         return self._next(self._spare, SPARE_BUSY if self._busy(now_s) else SPARE_IDLE, now_s)
 

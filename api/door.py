@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,6 +25,7 @@ from api.answer import Answer, Pending, Unavailable, Unknown
 from api.brakes.patrol import Round
 from api.compose import Parts, compose, settle_garbage
 from api.config import InvalidConfiguration, ServiceConfig, here
+from api.engine import Flight
 from api.journal import JournalBusy, JournalUnavailable
 from api.letter import BadRun, Envelopes, Fault, Place, fault_of
 from api.metrics import Metrics, count_answer
@@ -41,6 +43,9 @@ AHEAD_BATCHES: Final = 8
 PATIENCE_S: Final = 1.0
 """How long others wait for a partition that neither delivers nor says that it has ended."""
 RETRY_S: Final = 0.05
+PIECES: Final = 4
+"""Of what is taken at once: most of the store's time passes while another piece is worked at."""
+FLYING_MAX: Final = 2
 SWEEP_EVERY_MS: Final = 10_000
 EXIT_TOO_MANY_BAD: Final = 3
 LOG = logging.getLogger("cordon.door")
@@ -96,8 +101,10 @@ class Door:
         self._waiting_since_s: float | None = None
         self._next: dict[tuple[str, int], int] = {}
         self._bad = BadRun(self.config.dead_letters_max)
-        self._size = self.config.door_batch
+        self._size_max = max(1, self.config.door_batch // PIECES)
+        self._size = self._size_max
         self._todo: list[Taken] = []
+        self._flying: deque[tuple[list[Taken], Flight]] = deque()
         self._swept_ms = 0
         self._letters_failed: KafkaError | None = None
         self._round = Round(parts.patrol)
@@ -139,9 +146,7 @@ class Door:
         taken = [] if stuck else self._take()
         waiting, self._aside = self._aside, []
         self._todo = [*waiting, *taken]
-        while self._todo:
-            now, self._todo = self._todo[: self._size], self._todo[self._size :]
-            self._handle(now)
+        self._decide()
         self._sweep()
         self._follow_rules()
         self._follow_keys()
@@ -200,12 +205,31 @@ class Door:
             self._consumer.pause([TopicPartition(*where) for where in new])
         self._paused = set(wanted)
 
-    def _handle(self, taken: Sequence[Taken]) -> None:
+    def _decide(self) -> None:
+        """All that is to do, in pieces: while the store is at one, the piece before it is finished.
+
+        piece 1   begin | .. store .. | finish
+        piece 2                 begin | .. store .. | finish
+        """
+        while self._todo or self._flying:
+            if self._todo and len(self._flying) < FLYING_MAX:
+                now, self._todo = self._todo[: self._size], self._todo[self._size :]
+                self._flying.append((now, self._begin(now)))
+            else:
+                taken, flight = self._flying.popleft()
+                self._land(taken, self.parts.engine.finish(flight))
+        self.parts.engine.flush(now_ms=self._clock())
+
+    def _begin(self, taken: Sequence[Taken]) -> Flight:
         events = [t.event for t in taken if isinstance(t.event, Inbound)]
         self._metrics.observe("cordon_batch_size", len(taken), "kafka")
         journal = self.parts.journal
         self._metrics.set("cordon_journal_backlog_records", journal.backlog, journal.directory.name)
-        answers = iter(self.parts.engine.decide_batch(events, now_ms=self._clock()))
+        return self.parts.engine.begin(events, now_ms=self._clock())
+
+    def _land(self, taken: Sequence[Taken], found: Sequence[Answer]) -> None:
+        """What became of one piece: letters, what is kept aside, the offsets. Raises `TooManyBad`."""
+        answers = iter(found)
         stopped = False
         blocked = False
         in_time = True
@@ -230,7 +254,9 @@ class Door:
             else:
                 self.decided += 1
         # A batch that did not make it in time is tried again in smaller pieces.
-        self._size = min(self._size * 2, self.config.door_batch) if in_time else max(8, self._size // 2)
+        self._size = min(self._size * 2, self._size_max) if in_time else max(8, self._size // 2)
+        if stopped:
+            self._record_flying()
         self._deliver_letters()
         self._commit(asynchronous=not stopped)
         if stopped:
@@ -239,6 +265,13 @@ class Door:
             )
         if blocked:
             self._sleep(RETRY_S * 10)
+
+    def _record_flying(self) -> None:
+        """What the store has seen is recorded before the door stops; it is delivered again, and replayed."""
+        while self._flying:
+            taken, flight = self._flying.popleft()
+            self.parts.engine.finish(flight)
+            self._todo = [*self._todo, *taken]
 
     def _waiting_ids(self) -> set[object]:
         """Transactions kept aside: what follows them is not unknown, only early."""
@@ -268,7 +301,8 @@ class Door:
     def _handled(self) -> dict[tuple[str, int], int]:
         """Next offset of every partition: all before it is in the journal, or a dead letter."""
         offsets = dict(self._next)
-        for item in (*self._aside, *self._todo):
+        flying = [item for taken, _ in self._flying for item in taken]
+        for item in (*self._aside, *flying, *self._todo):
             where = item.place.topic, item.place.partition
             if where in offsets:
                 offsets[where] = min(offsets[where], item.place.offset)

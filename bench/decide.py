@@ -10,7 +10,7 @@ the same ones. Without `--transactions` there are as many as the bar passes in `
 
 Afterwards the journal must hold every transaction exactly once, with its whole vector, none degraded. What
 the stages of a decision took is what the records say, `rest` everything around them: reading the topic,
-encoding, the journal.
+what is asked of the store, encoding, the journal.
 """
 
 import argparse
@@ -45,7 +45,7 @@ TPS_MIN: Final = {"payments": 8_000.0, "handbook": 8_000.0}
 SECONDS: Final = 60.0
 BESIDE: Final = ("valkey", "kafka", "topics")
 MEASURED: Final = ("door", "valkey", "kafka")
-STAGES: Final = ("observe", "features", "score", "rules", "explain")
+STAGES: Final = ("features", "score", "rules", "explain")
 LOOK_S: Final = 0.002
 PATIENCE_S: Final = 60.0
 

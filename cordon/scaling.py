@@ -42,12 +42,11 @@ PATHS: Final = {
 }
 
 INSIDE: Final = {
-    "observe": "read, identify, claim and observe in Redis",
     "features": "features",
     "score": "score",
     "rules": "rules and outcome",
     "explain": "exact reasons of those that are not approved",
-    "rest": "consume, encode, journal, sync, answer the claims, commit",
+    "rest": "consume, identify, claim and observe in Redis, encode, journal, sync, answer the claims, commit",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.answer import Pending, Unknown
-from api.batcher import Batcher, QueueFull
+from api.batcher import AHEAD_MIN, Batcher, QueueFull
 from api.work import Inbound
 
 
@@ -51,6 +51,48 @@ def test_what_waits_is_decided_together_and_everybody_gets_their_own_answer():
     assert [a.transaction_id for a in answers] == [str(i) for i in range(150)]
     assert max(engine.batches) == 64
     assert sum(engine.batches) == 150
+
+
+class Overlapping(Counting):
+    """Notes how many batches were under way when each began, and makes the next caller ask meanwhile."""
+
+    def __init__(self, arriving):
+        super().__init__()
+        self.arriving = arriving
+        self.begun = []
+        self.under_way = 0
+        self.ask = lambda: None
+
+    def begin(self, inbound, *, now_ms):
+        self.begun.append((self.under_way, len(inbound)))
+        self.under_way += 1
+        for _ in range(self.arriving):
+            self.ask()
+        self.arriving = 0
+        return inbound
+
+    def finish(self, inbound):
+        self.under_way -= 1
+        return super().finish(inbound)
+
+
+@pytest.mark.parametrize(
+    ("arriving", "begun"),
+    [(AHEAD_MIN - 1, [(0, 1), (0, AHEAD_MIN - 1)]), (AHEAD_MIN, [(0, 1), (1, AHEAD_MIN)])],
+)
+def test_a_batch_departs_beside_another_only_if_enough_wait_for_it(arriving, begun):
+    async def asked():
+        engine: Any = Overlapping(arriving)
+        queue = Batcher(engine, lambda: 1, size_max=64, queue_max=1000)
+        waiting = []
+        engine.ask = lambda: waiting.append(asyncio.ensure_future(queue.decide(event(1))))
+        task = asyncio.create_task(queue.run())
+        await queue.decide(event(0))
+        await asyncio.gather(*waiting)
+        task.cancel()
+        return engine.begun
+
+    assert asyncio.run(asked()) == begun
 
 
 def test_a_full_queue_turns_away_at_once():

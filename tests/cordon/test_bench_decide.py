@@ -59,7 +59,6 @@ def test_what_a_batch_took_is_divided_by_its_size():
     other = {**TAKEN, "batch": 1, "score": 7}
     found = stages([Kept(True, TAKEN), Kept(True, TAKEN), Kept(False, other)], 50.0)
     assert found["score"] == round((5 + 5 + 7) / 3, 1)
-    assert found["observe"] == round((20 + 20 + 40) / 3, 1)
     assert sum(found.values()) == pytest.approx(50.0, abs=0.3)
 
 
@@ -101,7 +100,7 @@ def test_a_small_measurement_of_payments(tmp_path: Path):
     assert found["model"] == model.name
     assert found["holds"] == (found["exit"] == 0)
     assert all(found["cpu_us_per_tx"][part] > 0 for part in ("door", "valkey", "kafka"))
-    assert all(found["wall_us_per_tx"][stage] > 0 for stage in ("observe", "features", "score", "rest"))
+    assert all(found["wall_us_per_tx"][stage] > 0 for stage in ("features", "score", "rest"))
     assert {"seconds", "runs", "workers", "connections", "cpu", "commit"} <= found.keys()
 
 
