@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from features.catalogue import Catalogue
+from features.claim import CLAIM_LIFETIME_S, Origins
 from features.library import (
-    CLAIM_LIFETIME_S,
     STATUS,
     Keys,
     entity_number,
@@ -28,6 +28,7 @@ class Commands:
     def __init__(self, catalogue: Catalogue, tenant: str, takeover_ms: int) -> None:
         self.keys = Keys(tenant, catalogue.state_fingerprint)
         self.takeover_ms = takeover_ms
+        self._origins = Origins()
         self._layouts = catalogue.layouts
         self._numbers = {name: entity_number(catalogue, name) for name in catalogue.entities}
         self._packers = {name: target_struct(layout) for name, layout in catalogue.layouts.items()}
@@ -44,13 +45,15 @@ class Commands:
         """Claim and observe all targets at once: a single node only."""
         targets = b"".join(map(self._target, arrival.targets))
         argument = pack_arrival(arrival, targets, now_ms, deadline_ms, self.takeover_ms)
+        claim = self._origins.opened(arrival, now_ms)
         keys = [self.keys.state(t.entity, t.pseudonym) for t in arrival.targets]
-        return ("FCALL", self._arrive, 1 + len(keys), self.keys.claim(arrival.key), *keys, argument)
+        return ("FCALL", self._arrive, 1 + len(keys), self.keys.claim(arrival.key), *keys, argument, claim)
 
     def claim(self, arrival: Arrival, now_ms: int, deadline_ms: int) -> Command:
         """Claim only."""
         argument = pack_arrival(arrival, b"", now_ms, deadline_ms, self.takeover_ms)
-        return ("FCALL", self._claim, 1, self.keys.claim(arrival.key), argument)
+        claim = self._origins.opened(arrival, now_ms)
+        return ("FCALL", self._claim, 1, self.keys.claim(arrival.key), argument, claim)
 
     def observe(self, target: Target, observe: bool, deadline_ms: int) -> Command:
         """One target of a claimed arrival."""
@@ -59,8 +62,8 @@ class Commands:
 
     def complete(self, key: str, owner: bytes, answer: bytes) -> Command:
         """Answer an own claim."""
-        argument = CLAIM_LIFETIME_S.to_bytes(4, "little") + owner + answer
-        return ("FCALL", self._complete, 1, self.keys.claim(key), argument)
+        claim = self._origins.answered(key, owner, answer)
+        return ("FCALL", self._complete, 1, self.keys.claim(key), CLAIM_LIFETIME_S, claim)
 
     def shrink(self, key: str, receipt: bytes) -> Command:
         """Replace an answer by its receipt."""

@@ -257,11 +257,11 @@ local function merge_one(number, keys, args)
   return n
 end
 
--- Whether an arrival may go on (its status), or the whole reply.
-local function judged(held, content, now, takeover)
+-- Whether an arrival with this claim may go on (its status), or the whole reply.
+local function judged(held, claim, now, takeover)
   if not held then return NEW end
   local state, known, _, claimed = read(CLAIM, held)
-  if known ~= content then return nil, {CONFLICT} end
+  if known ~= sub(claim, 2, 17) then return nil, {CONFLICT} end
   if state == 2 then return nil, {REPLAY, sub(held, 42)} end
   if now - claimed < takeover then return nil, {PENDING} end
   return RECOVERED
@@ -269,11 +269,11 @@ end
 
 local function arrive(keys, args)
   if not sub then bind() end
-  local arg = args[1]
-  local now, deadline, takeover, life, observes, targets, content, owner, at = read("<I8I8I4I4BBc16c16", arg)
+  local arg, claim = args[1], args[2]
+  local now, deadline, takeover, life, observes, targets, at = read("<I8I8I4I4BB", arg)
   if late(deadline) then return {EXPIRED} end
   local values = redis.call("MGET", spread(keys))
-  local status, refusal = judged(values[1], content, now, takeover)
+  local status, refusal = judged(values[1], claim, now, takeover)
   if not status then return refusal end
   local reply, writes, fresh, n = {status}, {}, {}, 0
   for i = 1, targets do
@@ -294,7 +294,7 @@ local function arrive(keys, args)
     reply[2 * i], reply[2 * i + 1] = number, before
     at = at + LAYOUTS[kind].target
   end
-  redis.call("SET", keys[1], pack(CLAIM, 1, content, owner, now) .. sub(arg, at), "EX", life)
+  redis.call("SET", keys[1], claim, "EX", life)
   if n > 0 then redis.call("MSET", spread(writes, 1, n)) end
   return reply
 end
@@ -313,14 +313,15 @@ local function observe_one(keys, args)
   return {n, before}
 end
 
+-- A claim that was packed without knowing the held one takes its content and time.
 local function complete(keys, args)
   if not sub then bind() end
-  local life, owner, answer = read("<I4c16", args[1])
-  local held = redis.call("GET", keys[1])
-  if not held then return 0 end
-  local _, content, holder, claimed = read(CLAIM, held)
-  if holder ~= owner then return 0 end
-  redis.call("SET", keys[1], pack(CLAIM, 2, content, owner, claimed) .. sub(args[1], answer), "EX", life)
+  local claim, known = args[2], redis.call("GETRANGE", keys[1], 1, 40)
+  if known ~= sub(claim, 2, 41) then
+    if known == "" or sub(known, 17, 32) ~= sub(claim, 18, 33) then return 0 end
+    claim = "\002" .. known .. sub(claim, 42)
+  end
+  redis.call("SET", keys[1], claim, "EX", args[1])
   return 1
 end
 

@@ -31,13 +31,15 @@ Observing. One *target* of an arrival is `target_struct(layout)`::
 
     u8 entity | u64 event time ms | u64 event number | deltas x u64 | heads x u64 | marks x u64
 
-and `arrive` (a single node) takes the keys `claim, state of target 1, ...` and one argument::
+and `arrive` (a single node) takes the keys `claim, state of target 1, ...` and two arguments::
 
-    u64 now ms | u64 deadline ms | u32 takeover ms | u32 claim lifetime s | u8 observe | u8 targets
-    | 16 bytes content | 16 bytes owner | targets | payload
+    u64 now ms | u64 deadline ms | u32 takeover ms | u32 claim lifetime s | u8 observe | u8 targets | targets
+    the open claim
 
-A claim is stored as `u8 state (1 open, 2 answered) | 16 bytes content | 16 bytes owner | u64 claimed ms |
-payload or answer`.
+Claims (features/claim.py) come packed as they are stored: Lua hashes each string that it makes, so it makes
+none of them again. `complete` takes the key of a claim, the claim lifetime in seconds and the answered claim;
+it replies 1 (done) or 0 (another owner's by now). A caller that does not know the content and time of its
+claim leaves zeros there.
 """
 
 import struct
@@ -48,17 +50,16 @@ from importlib.resources import files
 from typing import Final, Literal
 
 from features.catalogue import Catalogue
+from features.claim import CLAIM_LIFETIME_S
 from features.layout import Layout, Observation
 from features.observer import header_format, header_size, observer
 from features.state import FORMAT, RING, Assertion, State
-from features.store import Arrival, Claim, Status
+from features.store import Arrival, Status
 from features.tier import TIERS
 
-REVISION: Final = 1
+REVISION: Final = 2
 EXACT: Final = 2**53
-CLAIM_LIFETIME_S: Final = 24 * 3_600
 Function = Literal["arrive", "claim", "observe", "complete", "shrink", "release", "unindex", "merge"]
-OPEN, ANSWERED = 1, 2
 STATUS: Final[Mapping[int, Status]] = {
     1: Status.NEW,
     2: Status.RECOVERED,
@@ -67,8 +68,7 @@ STATUS: Final[Mapping[int, Status]] = {
     5: Status.PENDING,
     6: Status.EXPIRED,
 }
-_CLAIM: Final = struct.Struct("<B16s16sQ")
-_ARRIVE: Final = struct.Struct("<QQIIBB16s16s")
+_ARRIVE: Final = struct.Struct("<QQIIBB")
 
 
 def library_name(catalogue: Catalogue) -> str:
@@ -203,27 +203,14 @@ def target_struct(layout: Layout) -> struct.Struct:
 
 
 def pack_arrival(arrival: Arrival, targets: bytes, now_ms: int, deadline_ms: int, takeover_ms: int) -> bytes:
-    """The argument of `arrive` and `claim` (there with `targets` empty)."""
+    """The first argument of `arrive` and `claim` (there with `targets` empty)."""
     count = len(arrival.targets) if targets else 0
-    flags = arrival.observe, count, arrival.content, arrival.owner
-    return b"".join(
-        (_ARRIVE.pack(now_ms, deadline_ms, takeover_ms, CLAIM_LIFETIME_S, *flags), targets, arrival.payload)
-    )
+    return _ARRIVE.pack(now_ms, deadline_ms, takeover_ms, CLAIM_LIFETIME_S, arrival.observe, count) + targets
 
 
 def pack_target(packer: struct.Struct, number: int, seen: Observation) -> bytes:
     """One target; `packer` is the layout's `target_struct`, `number` its `entity_number`."""
     return packer.pack(number, seen.time_ms, seen.event, *seen.deltas, *seen.heads, *seen.marks)
-
-
-def parse_claim(data: bytes) -> Claim:
-    """A stored claim. Raises `ValueError` if the bytes are none."""
-    if len(data) < _CLAIM.size or data[0] not in (OPEN, ANSWERED):
-        raise ValueError(f"{len(data)} bytes are not a claim")
-    state, content, owner, claimed_ms = _CLAIM.unpack_from(data)
-    rest = data[_CLAIM.size :]
-    is_open = state == OPEN
-    return Claim(content, owner, claimed_ms, None if is_open else rest, rest if is_open else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from features.catalogue import Catalogue
+from features.claim import parse_claim
 from features.command import Commands
-from features.library import library, library_name, parse_claim
+from features.library import library, library_name
 from features.memory_store import TAKEOVER_MS
 from features.resp import Answer, Command, Connection, Reply
 from features.store import Claim, StoreMisused, StoreUnavailable

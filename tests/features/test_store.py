@@ -14,7 +14,7 @@ from features.handbook import CATALOGUE
 from features.library import Keys, watermark_field, watermark_value
 from features.resp import Address, Connection
 from features.state import Assertion, State
-from features.store import OnlineStore, Status
+from features.store import Claim, OnlineStore, Status
 from features.tier import DAY, HOUR, MINUTE
 from tests.features.stores import (
     NOON,
@@ -209,6 +209,43 @@ def test_an_open_claim_is_taken_over_and_the_event_not_counted_again(store: Onli
     claim = store.claim("tx:a")
     assert claim is not None
     assert (claim.answer, claim.claimed_ms) == (b"mine", now_ms + TAKEOVER_MS)
+
+
+def test_an_answer_from_a_client_that_did_not_claim_keeps_content_and_time(backend: Backend) -> None:
+    now_ms = wall_ms()
+    claiming, answering = backend.open(TAKEOVER_MS), backend.open(TAKEOVER_MS)
+    event = purchase("a")
+    arrive(claiming, event, now_ms=now_ms)
+    assert answering.complete([(event.key, b"nobody's owner 0", b"forged")]) == [False]
+    assert answering.complete([(event.key, event.owner, b"done")]) == [True]
+    claim = claiming.claim(event.key)
+    assert claim == Claim(event.content, event.owner, now_ms, b"done", None)
+    assert answering.complete([("tx:nobody", event.owner, b"done")]) == [False]
+    assert claiming.claim("tx:nobody") is None
+    claiming.close()
+    answering.close()
+
+
+def test_an_answer_keeps_the_time_of_the_claim_that_is_held(backend: Backend) -> None:
+    """The client's own last claim was refused, or taken over by the same owner elsewhere."""
+    now_ms = wall_ms()
+    one, other = backend.open(TAKEOVER_MS), backend.open(TAKEOVER_MS)
+    event = purchase("a")
+    assert arrive(one, event, now_ms=now_ms)[0].status is Status.NEW
+    assert arrive(one, event, now_ms=now_ms + 1)[0].status is Status.PENDING
+    assert arrive(other, event, now_ms=now_ms + TAKEOVER_MS)[0].status is Status.RECOVERED
+    assert one.complete([(event.key, event.owner, b"done")]) == [True]
+    assert one.claim(event.key) == Claim(event.content, event.owner, now_ms + TAKEOVER_MS, b"done", None)
+    # Another owner's claim for the same content, and this client still asked last.
+    second = purchase("b")
+    arrive(one, second, now_ms=now_ms)
+    taken = purchase("b", owner=b"second attempt 0")
+    arrive(other, taken, now_ms=now_ms + TAKEOVER_MS)
+    assert one.complete([(second.key, second.owner, b"late")]) == [False]
+    assert other.complete([(taken.key, taken.owner, b"done")]) == [True]
+    assert one.claim(second.key) == Claim(taken.content, taken.owner, now_ms + TAKEOVER_MS, b"done", None)
+    one.close()
+    other.close()
 
 
 def test_an_attempt_that_had_not_observed_is_observed_by_the_one_that_takes_over(store: OnlineStore) -> None:
