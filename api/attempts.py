@@ -94,15 +94,15 @@ def _key_of(envelope: Envelope) -> str:
     at = envelope.payload.index(b'"id":"') + 6
     raw = envelope.payload[at : envelope.payload.index(b'"', at)]
     if b"\\" in raw:
-        return claim_key(decode_json(envelope.payload))
+        record = decode_json(envelope.payload)
+        return claim_key(record["type"], record["id"])
     prefix = _PREFIXES.get(envelope.kind, "tx")
     return f"{prefix}:{raw.decode()}"
 
 
-def claim_key(record: dict[str, Any]) -> str:
-    """The claim that a record answers."""
-    kind = record["type"]
-    return f"{'tx' if kind in ('decision', 'abandoned') else kind}:{record['id']}"
+def claim_key(kind: str, id_: str) -> str:
+    """The claim that a record of this type and id answers."""
+    return f"{'tx' if kind in ('decision', 'abandoned') else kind}:{id_}"
 
 
 def _batches(data: memoryview) -> list[Batch]:

@@ -128,9 +128,9 @@ class Projector:
                 self._alert(id_)
             again = set(doubled)
             for logged in records:
-                record = decode_json(logged.payload)
-                if record["type"] != "audit" and record["id"] not in again:
-                    self._receipts.append((claim_key(record), receipt(record)))
+                type_, id_, kept = receipt(logged.payload)
+                if type_ != "audit" and id_ not in again:
+                    self._receipts.append((claim_key(type_, id_), kept))
         self._shrink()
 
     def _alert(self, transaction_id: str) -> None:

@@ -35,6 +35,19 @@ _RECEIPT_KEYS: Final = (
 encode_json = msgspec.json.Encoder().encode
 decode_json = msgspec.json.Decoder().decode
 
+# Most of a record is its vector, which a receipt does without: what it keeps is copied as it stands.
+_RECEIPTS: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "Receipt",
+        [
+            (key, str) if key in ("type", "id") else (key, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET)
+            for key in _RECEIPT_KEYS
+        ]
+        + [("receipt", bool, True)],
+        kw_only=True,
+    )
+)
+
 
 class MalformedRecord(ValueError):
     """A journal body is no record of this format: stop."""
@@ -64,10 +77,13 @@ def unpack(body: bytes) -> Envelope:
     return Envelope(kind, body[2 : 2 + length], body[2 + length :])
 
 
-def receipt(record: Mapping[str, Any]) -> bytes:
-    """What a claim keeps for later replays, labels and lifecycle events."""
-    kept = {key: record[key] for key in _RECEIPT_KEYS if key in record}
-    return encode_json({**kept, "receipt": True})
+def receipt(payload: bytes) -> tuple[str, str, bytes]:
+    """Type and id of a record, and what its claim keeps for later replays, labels and lifecycle events.
+
+    Raises `msgspec.DecodeError`.
+    """
+    kept = _RECEIPTS.decode(payload)
+    return kept.type, kept.id, encode_json(kept)
 
 
 def answer_of(record: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:
