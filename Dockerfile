@@ -22,7 +22,8 @@ RUN python -m venv /opt/venv && /opt/venv/bin/pip install --require-hashes -r re
 COPY features features
 COPY models models
 COPY api api
-RUN /opt/venv/bin/python -m models.kernel.build && /opt/venv/bin/python -m api.audit.chain
+RUN /opt/venv/bin/python -m models.kernel.build && /opt/venv/bin/python -m models.kernel.vectors \
+    && /opt/venv/bin/python -m api.audit.chain
 
 FROM python AS flink-build
 # Flink's own libraries and pemja are built from source distributions: a compiler and Java's headers.

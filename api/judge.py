@@ -20,9 +20,10 @@ from api.rules.feed import Update
 from api.rules.rule import Circumstances, RuleSet, Vector, unit_of
 from api.work import Work
 from features.catalogue import Catalogue
-from features.evaluate import Evaluator, Row
+from features.evaluate import Row
 from features.state import DamagedState
 from features.store import Observed
+from models.kernel.vectors import Lists, Vectors
 from models.reasons import Reason, load_reasons
 
 REASONS_MAX: Final = 4
@@ -53,7 +54,8 @@ class Read(NamedTuple):
         if history and self.seen is not None:
             targets = [target.entity for target in self.work.arrival.targets]
             states = dict(zip(targets, self.seen.states, strict=True))
-            repeated = dict(zip(targets, self.seen.repeated, strict=True))
+            if True in self.seen.repeated:
+                repeated = dict(zip(targets, self.seen.repeated, strict=True))
         work = self.work
         return Row(work.time_ms, work.values, work.identity, states, repeated)
 
@@ -99,8 +101,8 @@ class Judge:
         self._timer = timer
 
     @cached_property
-    def _evaluator(self) -> Evaluator:
-        return Evaluator(self.catalogue)
+    def _evaluator(self) -> Vectors:
+        return Vectors(self.catalogue)
 
     @property
     def code(self) -> str:
@@ -136,12 +138,11 @@ class Judge:
         if not reads:
             return []
         clock = [self._timer()]
-        matrix, degraded = self._vectors(reads)
+        matrix, vectors, degraded = self._vectors(reads)
         clock.append(self._timer())
         amounts = [self._amount(read.work) for read in reads]
         verdicts = self._verdicts(matrix, amounts, degraded, now_ms)
         clock.append(self._timer())
-        vectors = [[None if v != v else v for v in row] for row in matrix.tolist()]
         brake = self.brake
         guard = brake.begin(len(reads), now_ms)
         context = Circumstances(now_ms, brake.tripped(now_ms), self._snoozed(now_ms))
@@ -206,21 +207,21 @@ class Judge:
     def _snoozed(self, now_ms: int) -> frozenset[tuple[str, str]]:
         return frozenset(who for who, until_ms in self.snoozes.items() if until_ms > now_ms)
 
-    def _vectors(self, reads: Sequence[Read]) -> tuple[NDArray[np.float32], list[list[str]]]:
+    def _vectors(self, reads: Sequence[Read]) -> tuple[NDArray[np.float32], Lists, list[list[str]]]:
         degraded: list[list[str]] = [["features"] if read.seen is None else [] for read in reads]
         try:
-            return self._evaluator.vectors([read.row() for read in reads]), degraded
+            return *self._evaluator.of([read.row() for read in reads]), degraded
         except DamagedState:
             rows = [self._one_vector(read, parts) for read, parts in zip(reads, degraded, strict=True)]
-            return np.concatenate(rows), degraded
+            return np.concatenate([row for row, _ in rows]), [one for _, (one,) in rows], degraded
 
-    def _one_vector(self, read: Read, degraded: list[str]) -> NDArray[np.float32]:
+    def _one_vector(self, read: Read, degraded: list[str]) -> tuple[NDArray[np.float32], Lists]:
         """One row by itself: a damaged state costs its own transaction the history, nobody else."""
         try:
-            return self._evaluator.vectors([read.row()])
+            return self._evaluator.of([read.row()])
         except DamagedState:
             degraded.append("features")
-            return self._evaluator.vectors([read.row(history=False)])
+            return self._evaluator.of([read.row(history=False)])
 
     def _verdicts(
         self,

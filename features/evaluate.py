@@ -23,7 +23,8 @@ from features.plan import Plan, plan
 from features.state import FORMAT, RING, DamagedState
 from features.tier import DAY, HOUR, MINUTE
 
-_HEADER: Final = 20 + 8 * RING
+HEADER: Final = 20 + 8 * RING
+"""Bytes before a state's heads."""
 _PAD: Final = b"\0" * 8
 
 Bytes = NDArray[np.uint8]
@@ -54,10 +55,10 @@ class Evaluator:
     def __init__(self, catalogue: Catalogue, features: tuple[Feature, ...] | None = None) -> None:
         self.catalogue = catalogue
         self.features = catalogue.features if features is None else features
-        self._plan: Plan = plan(catalogue, self.features)
-        self._program = program(self._plan.nodes, self._plan.outputs)
-        self._integers = Struct(f"<{self._plan.width}q")
-        self._reals = Struct(f"<{len(self._plan.readers)}d")
+        self.plan: Plan = plan(catalogue, self.features)
+        self.program = program(self.plan.nodes, self.plan.outputs)
+        self._integers = Struct(f"<{self.plan.width}q")
+        self._reals = Struct(f"<{len(self.plan.readers)}d")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,7 +76,7 @@ class Evaluator:
         for row in rows:
             at = self._pack(row, at, parts, integers, reals)
         parts.append(_PAD)
-        made = self._plan
+        made = self.plan
         out = np.empty((len(rows), len(self.features)), np.float32)
         damaged = _evaluate(
             np.frombuffer(b"".join(parts), np.uint8),
@@ -89,10 +90,10 @@ class Evaluator:
             made.heads,
             made.seen,
             made.owns,
-            self._program.codes,
-            self._program.operands,
-            self._program.scales,
-            self._program.outputs,
+            self.program.codes,
+            self.program.operands,
+            self.program.scales,
+            self.program.outputs,
             out,
         )
         if damaged >= 0:
@@ -106,7 +107,7 @@ class Evaluator:
 
     def _pack(self, row: Row, at: int, parts: list[bytes], integers: list[bytes], reals: list[bytes]) -> int:
         """Append one row's inputs; where the next row's states begin. Order: `Plan.width`."""
-        made = self._plan
+        made = self.plan
         values, identity, time_ms = row.values, row.identity, row.time_ms
         packed = [time_ms, identity.marks.get("place", 0)]
         for entity in made.entities:
@@ -152,11 +153,11 @@ def _parse(buffer: Bytes, at: int, length: int, shape: Ints, place: Ints) -> boo
     if length == 0:
         return True
     sections = 3 + shape[4]
-    counts = at + _HEADER + 8 * shape[0]
+    counts = at + HEADER + 8 * shape[0]
     begin = counts + 4 * sections
     if begin > at + length or _u32(buffer, at) != FORMAT:
         return False
-    place[0] = at + _HEADER
+    place[0] = at + HEADER
     for section in range(sections):
         count = _u32(buffer, counts + 4 * section)
         place[1 + 2 * section] = begin
