@@ -207,7 +207,7 @@ local function join_tiles(T, state, at, stop, group, oldest)
   return held
 end
 
--- State.merge: the new bytes and the number of rows.
+-- State.merge of any rows: the new bytes and the number of rows.
 local function merge(L, state, rows)
   local h = open(L, state)
   local groups, newest, n = sorted(L, rows, h[3])
@@ -248,11 +248,23 @@ local function merge(L, state, rows)
   return close(L, state, h), n
 end
 
+-- Where a remembered value's entry is in [from, stop); nil if there is none.
+local function entry(state, from, stop, mark)
+  if stop > from and sub(state, stop - 16, stop - 9) == mark then return stop - 16 end
+  local at = find(state, mark, from, true)
+  while at and at < stop and (at - from) % 16 ~= 0 do at = find(state, mark, at + 1, true) end
+  if at and at < stop then return at end
+end
+
+-- State.merge for each entity (features/merger.py).
+@MERGERS@
+
 -- One function per entity, registered below.
 local function merge_one(number, keys, args)
   if not sub then bind() end
-  local L, before = LAYOUTS[number], redis.call("GET", keys[1])
-  local after, n = merge(L, before or L.empty, args[1])
+  local before, empty = redis.call("GET", keys[1]), LAYOUTS[number].empty
+  local after, n = MERGERS[number](before or empty, args[1])
+  after = after or before or empty
   if after ~= before then redis.call("SET", keys[1], after) end
   return n
 end

@@ -52,6 +52,7 @@ from typing import Final, Literal
 from features.catalogue import Catalogue
 from features.claim import CLAIM_LIFETIME_S
 from features.layout import Layout, Observation
+from features.merger import merger
 from features.observer import header_format, header_size, observer
 from features.state import FORMAT, RING, Assertion, State
 from features.store import Arrival, Status
@@ -99,6 +100,8 @@ def library(catalogue: Catalogue) -> str:
         "@LAYOUTS@": "\n".join(map(_layout, layouts)),
         "@OBSERVERS@": "\n".join(map(observer, layouts, numbers))
         + f"local OBSERVERS = {_list(f'observe_{number}' for number in numbers)}",
+        "@MERGERS@": "\n".join(map(merger, layouts, numbers))
+        + f"local MERGERS = {_list(f'merge_{number}' for number in numbers)}",
         "@MERGES@": "\n".join(merge.format(name, number) for number in numbers),
     }
     source = files("features").joinpath("library.lua").read_text(encoding="utf-8")

@@ -42,7 +42,8 @@ def observer(layout: Layout, number: int) -> str:
     ring = [f"r{i}" for i in range(RING)]
     counted = [*(f"h{h}" for h in heads), *(f"c{i}" for i in range(len(TIERS))), *(f"m{j}" for j in maps)]
     pieces = [f"{p}{i}" for i in range(len(TIERS)) for p in "tax"] + [f"{p}{j}" for j in maps for p in "bzy"]
-    _check(layout, len(values) + len(ring) + len(counted) + len(pieces))
+    widest = max(map(len, layout.tiers))
+    check_registers(layout, len(values) + len(ring) + len(counted) + len(pieces) + 16 + 2 * widest)
     parts = [
         *(_head(h, layout.heads[h].kind == "place") for h in heads),
         *(_tier(layout, tier, number) for tier in range(len(TIERS)) if layout.tiers[tier]),
@@ -66,9 +67,8 @@ end
 """
 
 
-def _check(layout: Layout, fixed: int) -> None:
-    widest = max(map(len, layout.tiers))
-    needed = fixed + 16 + 2 * widest
+def check_registers(layout: Layout, needed: int) -> None:
+    """Raises `SchemaError` where a function needs more registers than there are."""
     if needed > REGISTERS_MAX:
         raise SchemaError(
             f"{layout.entity}: {len(layout.measures)} measures, {len(layout.heads)} heads and"

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from cordon.stack.valkey import Valkey
 from features import Catalogue, Distinct, Entity, Field, Gap, Novelty, Schema, Speed, Window, load
 from features.layout import Layout, Observation
-from features.library import EXACT, library, pack_assertion, sections
+from features.library import EXACT, Keys, function_name, library, pack_assertion, sections
 from features.measure import Head, Measure, Scalar, Where
 from features.memory_store import MemoryStore
+from features.merger import merger
 from features.observer import observer
 from features.redis_store import connect
 from features.resp import Address, Connection
 from features.schema import SchemaError
 from features.state import Assertion, State
-from features.store import Arrival, OnlineStore, Target
+from features.store import Arrival, OnlineStore, StoreMisused, Target
 from features.tier import DAY, HOUR, MINUTE, TIERS
 from tests.features.stores import NOON, TENANT, pseudonym, wall_ms
 
@@ -165,6 +166,78 @@ def test_any_changes_leave_the_same_bytes(
         apply((reference, store), run, number, step)
 
 
+@st.composite
+def echoes(draw: st.DrawFn, state: State) -> Assertion:
+    """What a state holds, or nearly: the jobs assert what the decision path counted, at times more."""
+
+    def near(value: int) -> int:
+        return max(0, value + draw(st.sampled_from([0, 0, 0, 0, -1, 1, 2**53])))
+
+    few = st.integers(0, 2)
+    tiles = [
+        (tier, tile + draw(st.sampled_from([0, 0, 0, 1])), tuple(map(near, held[tile])))
+        for tier, held in enumerate(state.tiers)
+        for tile in sorted(held)[len(held) - draw(few) :]
+    ]
+    seen = [
+        (index, mark, max(0, held[mark] + draw(st.sampled_from([0, 0, -1, 1]))))
+        for index, held in enumerate(state.maps)
+        for mark in draw(st.permutations(sorted(held)))[: draw(few)]
+    ]
+    heads = tuple(max(0, value + draw(st.sampled_from([0, 0, -1, 1]))) for value in state.heads)
+    return Assertion(draw(st.sampled_from([(), heads])), tuple(draw(st.permutations(tiles))), tuple(seen))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_what_a_state_holds_already_is_asserted_again(
+    data: st.DataObject, catalogue: Catalogue, store: OnlineStore
+) -> None:
+    run, changes = f"echo {next(RUNS)}", data.draw(steps(catalogue))
+    reference = MemoryStore(catalogue.layouts, wall_ms)
+    for number, step in enumerate(changes):
+        apply((reference, store), run, number, step)
+        who = pseudonym(f"{run} {step.which}")
+        held = reference.read(step.entity, [who])[0]
+        state = State.decode(catalogue.layouts[step.entity], held)
+        apply((reference, store), run, number, Step(step.entity, step.which, data.draw(echoes(state))))
+
+
+def test_of_all_that_is_asserted_again_nothing_is_written(catalogue: Catalogue, valkey: Valkey) -> None:
+    store, connection = connect(valkey.url, catalogue, TENANT), Connection(Address.parse(valkey.url))
+    for entity, layout in catalogue.layouts.items():
+        tiles = tuple(
+            (i, TIERS[i].tile(NOON), (7,) * len(slots)) for i, slots in enumerate(layout.tiers) if slots
+        )
+        seen = tuple((j, 7, NOON) for j in range(len(layout.maps)))
+        asserted = Assertion((NOON,) * len(layout.heads), tiles, seen)
+        store.merge(entity, [("who", asserted)])
+        connection.call("CONFIG", "RESETSTAT")
+        store.merge(entity, [("who", asserted)] * 3)
+        stats = connection.call("INFO", "commandstats")
+        assert isinstance(stats, bytes)
+        assert b"cmdstat_fcall:calls=3" in stats
+        assert b"cmdstat_set" not in stats
+    store.close()
+    connection.close()
+
+
+@pytest.mark.parametrize("damage", [b"\x63", b"\x00", b"\x00\x01\x02\x03\x04\x05", b"\x02" + bytes(9)])
+def test_rows_that_are_none_are_refused_and_change_nothing(
+    damage: bytes, catalogue: Catalogue, store: OnlineStore, valkey: Valkey
+) -> None:
+    entity, layout = next(iter(catalogue.layouts.items()))
+    good = pack_assertion(layout, Assertion((), ((0, TIERS[0].tile(NOON), (7,) * len(layout.tiers[0])),)))
+    keys, connection = Keys(TENANT, catalogue.state_fingerprint), Connection(Address.parse(valkey.url))
+    store.read(entity, ["who"])
+    key, merge = keys.state(entity, "who"), function_name(catalogue, "merge", entity)
+    for rows in (damage, good + damage):
+        with pytest.raises(StoreMisused, match="no row of this layout"):
+            connection.call("FCALL", merge, 1, key, rows)
+        assert connection.call("GET", key) is None
+    connection.close()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_long_life_leaves_the_same_bytes(catalogue: Catalogue, store: OnlineStore, seed: int) -> None:
     """Time goes on, tiles expire, maps overflow; numbers are those of purchases."""
@@ -268,16 +341,19 @@ def wide(measures: int) -> Layout:
 def test_as_many_measures_as_promised_fit_into_a_function(valkey: Valkey) -> None:
     most = max(n for n in range(1, 200) if fits(wide(n)))
     assert most >= 50
-    source = "#!lua name=wide\nlocal read, pack, sub, grown, locate, expire, floor, EXACT, LAYOUTS, max8\n"
+    source = """#!lua name=wide
+local read, pack, sub, byte, grown, locate, expire, floor, EXACT, LAYOUTS, max8, joined, merge, error
+"""
     connection = Connection(Address.parse(valkey.url))
-    loaded = observer(wide(most), 1) + "redis.register_function('wide', observe_1)"
+    functions = observer(wide(most), 1) + merger(wide(most), 1)
+    loaded = functions + "redis.register_function{function_name='wide', callback=observe_1 or merge_1}"
     assert connection.call("FUNCTION", "LOAD", source + loaded) == b"wide"
     connection.close()
 
 
 def fits(layout: Layout) -> bool:
     try:
-        return bool(observer(layout, 1))
+        return bool(observer(layout, 1) and merger(layout, 1))
     except SchemaError:
         return False
 
