@@ -19,6 +19,7 @@ from api.decide import Policy
 from api.drawn import Drawn
 from api.engine import Engine, Limits
 from api.gauge import FreshnessGauge
+from api.intake.compiled import best
 from api.journal import Journal, JournalBusy
 from api.judge import Judge
 from api.model import ServingModel
@@ -217,13 +218,15 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock:
     sealer = Sealer(follower.kept, config.tenant, Drawn(NONCE_BYTES, secrets.token_bytes))
     attempts = Attempts(parent)
     journal = open_journal(parent / worker, config.segment_bytes)
+    table = rates(catalogue.schema.base_currency)
     intake = Intake(
         catalogue,
         pseudonyms,
-        rates(catalogue.schema.base_currency),
+        table,
         Drawn(OWNER_BYTES, secrets.token_bytes),
         observe=config.fast_lane,
         sealing=sealer,
+        stages=best(catalogue, pseudonyms, table),
     )
     limits = Limits(
         deadline_ms=config.redis_timeout_ms,

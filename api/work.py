@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from api.observer import Observer
+from api.intake.stages import Reference, Stages
 from api.record import encode_json
 from api.vault.seal import of_subject, of_transaction
 from features.catalogue import Catalogue
@@ -12,15 +12,13 @@ from features.event import (
     LabelEvent,
     LifecycleEvent,
     Transaction,
-    identify,
     parse_label,
     parse_lifecycle,
-    parse_transaction,
 )
 from features.measure import FRAUD, TRANSACTION, WITHDRAWN, Scalar
 from features.pseudonym import Pseudonyms
 from features.rates import Rates
-from features.store import Arrival, Target
+from features.store import Arrival
 
 OWNER_BYTES: Final = 16
 Door = Literal["http", "kafka"]
@@ -75,6 +73,7 @@ class Intake:
     """Makes `Work` of inbound events. `token`: 16 fresh random bytes per call.
 
     `sealing`: keeps what records show as pseudonyms only; without it nothing of that is kept.
+    `stages`: instead of the reference.
     """
 
     def __init__(
@@ -86,14 +85,13 @@ class Intake:
         *,
         observe: bool = True,
         sealing: Sealing | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.pseudonyms = pseudonyms
-        self.rates = rates
         self._token = token
-        self._observer = Observer(catalogue)
+        self._stages = stages or Reference(catalogue, pseudonyms, rates)
         self._observe = observe
-        self._alone = {e.fields[0]: e.name for e in catalogue.schema.entities if len(e.fields) == 1}
         self._sealing = sealing
         self._subject = catalogue.schema.subject
         self._hidden = catalogue.schema.hidden
@@ -101,29 +99,30 @@ class Intake:
     def parse(self, inbound: Inbound) -> Transaction | LabelEvent | LifecycleEvent:
         """Validate. Raises `InvalidEvent`."""
         if inbound.kind == "transaction":
-            return parse_transaction(self.catalogue.schema, self.rates, inbound.payload)
+            return self._stages.parse(inbound.payload)
         if inbound.kind == "label":
             return parse_label(inbound.payload)
         return parse_lifecycle(self.catalogue.schema, inbound.payload)
 
     def transaction(self, event: Transaction, door: Door) -> Work:
         """Work of a transaction."""
-        identity = identify(self.catalogue, self.pseudonyms, event.values)
+        identity, values, content = self._stages.identify(event)
+        shown = dict(values)
+        values.pop("original_amount", None)
+        if event.original_amount is not None:
+            shown["original_amount"] = event.original_amount
         facts = {
             "kind": "transaction",
             "id": event.id,
             "time_ms": event.time_ms,
             "door": door,
-            "transaction": self._shown(event, identity),
+            "transaction": shown,
             "entities": identity.entities,
             "marks": identity.marks,
         }
         if self._sealing is not None:
             facts["sealed"] = self._sealed(self._sealing, event, identity)
-        content = self.pseudonyms.content(
-            encode_json([event.time_ms, event.original_amount, sorted(event.values.items())])
-        )
-        return self._transaction(facts, content)
+        return self._work(f"tx:{event.id}", "transaction", TRANSACTION, facts, values, identity, content)
 
     def resume(self, facts: Mapping[str, Any], content: bytes) -> Work:
         """Work from the payload of an open claim that nobody finished."""
@@ -188,17 +187,8 @@ class Intake:
         identity: Identity,
         content: bytes,
     ) -> Work:
-        number = self.pseudonyms.event(key)
-        seen = self._observer.observations(number, source, int(facts["time_ms"]), values, identity.marks)
-        known = identity.entities
-        # A transaction reads every state; what follows it touches only where it leaves a trace.
-        targets = [
-            Target(entity, known[entity], observation)
-            for entity, observation in seen
-            if entity in known and (kind == "transaction" or not observation.empty)
-        ]
-        payload = encode_json(facts)
-        arrival = Arrival(key, content, self._token(), payload, tuple(targets), self._observe)
+        targets = self._stages.targets(key, source, int(facts["time_ms"]), values, identity)
+        arrival = Arrival(key, content, self._token(), encode_json(facts), targets, self._observe)
         return Work(key, kind, facts, values, identity, arrival)
 
     def _sealed(self, sealing: Sealing, event: Transaction, identity: Identity) -> str:
@@ -208,22 +198,6 @@ class Intake:
         values = event.values
         hidden = {name: values[name] for name in self._hidden if name in values}
         return sealing.seal(holder, event.id, encode_json(hidden))
-
-    def _shown(self, event: Transaction, identity: Identity) -> dict[str, Scalar]:
-        """The validated fields, those that must not be readable replaced by pseudonyms."""
-        shown = dict(event.values)
-        for name in self._hidden:
-            value = shown.get(name)
-            if value is None:
-                continue
-            entity = self._alone.get(name)
-            if entity is not None:
-                shown[name] = identity.entities[entity]
-            else:
-                shown[name] = f"{self.pseudonyms.mark(name, str(value)):016x}"
-        if event.original_amount is not None:
-            shown["original_amount"] = event.original_amount
-        return shown
 
 
 def _of_original(original: Mapping[str, Any]) -> dict[str, Any]:

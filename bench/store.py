@@ -23,10 +23,11 @@ from cordon.stack.port import Ports
 from cordon.stack.supervisor import Stack
 from cordon.stack.valkey import Valkey
 from features.catalogue import Catalogue, load
+from features.library import Packing
 from features.measure import Scalar
 from features.redis_store import connect
 from features.resp import Address, Connection
-from features.store import Arrival, OnlineStore, Target
+from features.store import Arrival, OnlineStore
 from features.tier import DAY
 
 START_MS = 19_700 * DAY
@@ -123,7 +124,7 @@ def purchases(
     catalogue: Catalogue, entities: tuple[str, ...], cards: int, pace_ms: int, rng: Random
 ) -> Iterator[Arrival]:
     """Endless transactions, one every `pace_ms` of event time, cards in turn at random."""
-    number, time_ms = 0, START_MS
+    packing, number, time_ms = Packing(catalogue), 0, START_MS
     while True:
         number, time_ms = number + 1, time_ms + pace_ms
         card = rng.randrange(cards)
@@ -142,7 +143,7 @@ def purchases(
         marks = {f: rng.randrange(1, 9) << 40 for f in catalogue.mark_fields}
         marks["place"] = rng.randrange(2**30)
         targets = tuple(
-            Target(
+            packing.target(
                 name,
                 pseudonym(name, who[name]),
                 catalogue.layouts[name].observation(number << 20 | 1, "transaction", time_ms, values, marks),

@@ -8,12 +8,9 @@ from features.claim import CLAIM_LIFETIME_S, Origins
 from features.library import (
     STATUS,
     Keys,
-    entity_number,
     function_name,
     pack_arrival,
     pack_assertion,
-    pack_target,
-    target_struct,
 )
 from features.resp import Command, Reply
 from features.state import Assertion
@@ -30,8 +27,6 @@ class Commands:
         self.takeover_ms = takeover_ms
         self._origins = Origins()
         self._layouts = catalogue.layouts
-        self._numbers = {name: entity_number(catalogue, name) for name in catalogue.entities}
-        self._packers = {name: target_struct(layout) for name, layout in catalogue.layouts.items()}
         self._merges = {name: function_name(catalogue, "merge", name) for name in catalogue.entities}
         self._arrive = function_name(catalogue, "arrive")
         self._claim = function_name(catalogue, "claim")
@@ -43,7 +38,7 @@ class Commands:
 
     def arrive(self, arrival: Arrival, now_ms: int, deadline_ms: int) -> Command:
         """Claim and observe all targets at once: a single node only."""
-        targets = b"".join(map(self._target, arrival.targets))
+        targets = b"".join([target.packed for target in arrival.targets])
         argument = pack_arrival(arrival, targets, now_ms, deadline_ms, self.takeover_ms)
         claim = self._origins.opened(arrival, now_ms)
         keys = [self.keys.state(t.entity, t.pseudonym) for t in arrival.targets]
@@ -57,7 +52,7 @@ class Commands:
 
     def observe(self, target: Target, observe: bool, deadline_ms: int) -> Command:
         """One target of a claimed arrival."""
-        argument = deadline_ms.to_bytes(8, "little") + bytes((observe,)) + self._target(target)
+        argument = deadline_ms.to_bytes(8, "little") + bytes((observe,)) + target.packed
         return ("FCALL", self._observe, 1, self.keys.state(target.entity, target.pseudonym), argument)
 
     def complete(self, key: str, owner: bytes, answer: bytes) -> Command:
@@ -90,10 +85,6 @@ class Commands:
     def forget(self, keys: Sequence[str]) -> Command:
         """Forget claims that were answered."""
         return ("ZREM", self.keys.open_claims, *keys)
-
-    def _target(self, target: Target) -> bytes:
-        entity = target.entity
-        return pack_target(self._packers[entity], self._numbers[entity], target.observation)
 
 
 def observed(reply: Reply) -> Observed:

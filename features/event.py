@@ -205,10 +205,11 @@ def _identifier(body: Mapping[str, object], name: str) -> str:
     value = body.get(name)
     if value is None:
         raise InvalidEvent(name, "missing", "required")
-    return _string(name, value, ID_LENGTH_MAX)
+    return parse_text(name, value, ID_LENGTH_MAX)
 
 
-def _string(name: str, value: object, length_max: int) -> str:
+def parse_text(name: str, value: object, length_max: int) -> str:
+    """The value of the field called `name`, if it is text that may be kept. Raises `InvalidEvent`."""
     if not isinstance(value, str):
         raise InvalidEvent(name, "type", "must be a string")
     if not value:
@@ -249,9 +250,9 @@ def _integer(name: str, value: object, minimum: float, maximum: float) -> int:
 
 def _field(spec: Field, value: object, schema: Schema) -> Scalar:
     if spec.kind == "text":
-        return _string(spec.name, value, spec.length_max)
+        return parse_text(spec.name, value, spec.length_max)
     if spec.kind == "category":
-        text = _string(spec.name, value, spec.length_max)
+        text = parse_text(spec.name, value, spec.length_max)
         if text not in spec.values:
             code: Code = "currency" if spec.name == schema.currency else "unknown_value"
             raise InvalidEvent(spec.name, code, f"must be one of: {', '.join(spec.values)}")

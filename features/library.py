@@ -55,7 +55,7 @@ from features.layout import Layout, Observation
 from features.merger import merger
 from features.observer import header_format, header_size, observer
 from features.state import FORMAT, RING, Assertion, State
-from features.store import Arrival, Status
+from features.store import Arrival, Status, Target
 from features.tier import TIERS
 
 REVISION: Final = 2
@@ -211,9 +211,28 @@ def pack_arrival(arrival: Arrival, targets: bytes, now_ms: int, deadline_ms: int
     return _ARRIVE.pack(now_ms, deadline_ms, takeover_ms, CLAIM_LIFETIME_S, arrival.observe, count) + targets
 
 
-def pack_target(packer: struct.Struct, number: int, seen: Observation) -> bytes:
-    """One target; `packer` is the layout's `target_struct`, `number` its `entity_number`."""
-    return packer.pack(number, seen.time_ms, seen.event, *seen.deltas, *seen.heads, *seen.marks)
+class Packing:
+    """Targets of one catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._packers = {
+            name: (target_struct(layout).pack, entity_number(catalogue, name))
+            for name, layout in catalogue.layouts.items()
+        }
+
+    def target(self, entity: str, pseudonym: str, seen: Observation) -> Target:
+        """A target of an arrival. Raises `KeyError` for an entity without state, `struct.error` for a number
+        outside u64 or an observation of another layout."""
+        pack, number = self._packers[entity]
+        packed = pack(number, seen.time_ms, seen.event, *seen.deltas, *seen.heads, *seen.marks)
+        return Target(entity, pseudonym, packed)
+
+
+def unpack_target(layout: Layout, packed: bytes) -> Observation:
+    """What `Packing` packed."""
+    _, time_ms, event, *rest = target_struct(layout).unpack(packed)
+    deltas, heads = len(layout.measures), len(layout.measures) + len(layout.heads)
+    return Observation(event, time_ms, tuple(rest[:deltas]), tuple(rest[deltas:heads]), tuple(rest[heads:]))
 
 
 @dataclass(frozen=True, slots=True)

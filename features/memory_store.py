@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from features.layout import Layout
+from features.library import unpack_target
 from features.state import Assertion, State
 from features.store import Arrival, Claim, Observed, Status
 
@@ -43,7 +44,8 @@ class MemoryStore:
         for target in arrival.targets:
             before = self._states.get((target.entity, target.pseudonym))
             state = State.decode(self.layouts[target.entity], before)
-            counted = arrival.observe and state.observe(target.observation)
+            seen = unpack_target(self.layouts[target.entity], target.packed)
+            counted = arrival.observe and state.observe(seen)
             if counted:
                 self._states[target.entity, target.pseudonym] = state.encode()
             states.append(before)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from features.layout import Observation
 from features.state import Assertion
 
 
@@ -39,11 +38,11 @@ class Status(StrEnum):
 
 
 class Target(NamedTuple):
-    """One entity that an event touches."""
+    """One entity that an event touches. `packed`: the observation, as features/library.py packs it."""
 
     entity: str
     pseudonym: str
-    observation: Observation
+    packed: bytes
 
 
 class Arrival(NamedTuple):

@@ -33,18 +33,20 @@ COMPILE_SECONDS_MAX: Final = 180
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What becomes one shared object: C files and their headers in a folder."""
+    """What becomes one shared object: C files and their headers in a folder, and flags beside the usual."""
 
     name: str
     folder: Path
     files: tuple[str, ...]
     headers: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
         """What the shared object's name begins with on this machine."""
         texts = (self.folder.joinpath(name).read_bytes() for name in self.files + self.headers)
-        return f"{self.name}-{sys.platform}-{platform.machine()}-{_digest(*texts, repr(FLAGS).encode())}"
+        digest = _digest(*texts, repr(FLAGS + self.flags).encode())
+        return f"{self.name}-{sys.platform}-{platform.machine()}-{digest}"
 
     @property
     def places(self) -> tuple[Path, Path]:
@@ -103,7 +105,7 @@ def _compile(source: Source, command: list[str], name: str) -> Path:
         try:
             sources = [str(source.folder / file) for file in source.files]
             done = subprocess.run(
-                [*command, *FLAGS, "-o", draft, *sources, "-lm"],
+                [*command, *FLAGS, *source.flags, "-o", draft, *sources, "-lm"],
                 capture_output=True,
                 text=True,
                 errors="replace",

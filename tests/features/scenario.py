@@ -15,12 +15,13 @@ from features import Catalogue
 from features.evaluate import Evaluator, Row
 from features.event import identify
 from features.history import History, load_history
+from features.library import Packing
 from features.measure import FRAUD, TRANSACTION, WITHDRAWN, Scalar
 from features.memory_store import MemoryStore
 from features.offline import Arrivals
 from features.oracle import Happening, Oracle
 from features.pseudonym import Pseudonyms
-from features.store import Arrival, Status, Target
+from features.store import Arrival, Status
 
 PSEUDONYMS = Pseudonyms("demo", b"0123456789abcdef")
 EPOCH_MS = 1_700_000_000_000
@@ -54,12 +55,12 @@ class Stream:
     def rows(self) -> list[Row]:
         """What the evaluator is given for each transaction; the memory store is offered each event twice."""
         store = MemoryStore(self.catalogue.layouts, lambda: 0)
-        rows = []
+        packing, rows = Packing(self.catalogue), []
         for number, event in enumerate(self.events):
             values = self.fields(event)
             identity = identify(self.catalogue, PSEUDONYMS, self.values[event.row])
             targets = tuple(
-                Target(
+                packing.target(
                     entity,
                     identity.entities[entity],
                     layout.observation(number + 1, event.source, event.time_ms, values, identity.marks),

@@ -8,11 +8,12 @@ from typing import Final
 
 from features.catalogue import Catalogue
 from features.handbook import CATALOGUE
+from features.library import Packing
 from features.memory_store import MemoryStore
 from features.node import Limits
 from features.redis_store import connect
 from features.state import State
-from features.store import Arrival, Observed, OnlineStore, Status, Target
+from features.store import Arrival, Observed, OnlineStore, Status
 from features.tier import DAY
 
 TENANT: Final = "acme"
@@ -81,7 +82,7 @@ def purchase(
     who = {"customer": customer, "terminal": terminal}
     marks = {"terminal": number(terminal)}
     targets = tuple(
-        Target(
+        Packing(catalogue).target(
             entity,
             pseudonym(who[entity]),
             layout.observation(number(name), "transaction", time_ms, {"amount": amount}, marks),

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from features import Catalogue, payments
 from features.evaluate import Evaluator, Row
 from features.event import identify
+from features.library import Packing
 from features.measure import FRAUD, TRANSACTION, WITHDRAWN
 from features.memory_store import MemoryStore
 from features.oracle import Happening, Oracle
 from features.pseudonym import Pseudonyms
-from features.store import Arrival, Target
+from features.store import Arrival
 from tests.features.happenings import Story, stories
 
 NAMES = Pseudonyms("t", b"k" * 32)
@@ -31,7 +32,7 @@ def online(catalogue: Catalogue, story: Story) -> list[list[float | None]]:
             values = {**values, "amount": step.amount}
         present = [e for e in catalogue.layouts if e in who.entities]
         targets = tuple(
-            Target(
+            Packing(catalogue).target(
                 e,
                 who.entities[e],
                 catalogue.layouts[e].observation(number + 1, step.source, step.time_ms, values, who.marks),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cordon.stack.valkey import Valkey
 from features import Catalogue, Distinct, Entity, Field, Gap, Novelty, Schema, Speed, Window, load
 from features.layout import Layout, Observation
-from features.library import EXACT, Keys, function_name, library, pack_assertion, sections
+from features.library import EXACT, Keys, Packing, function_name, library, pack_assertion, sections
 from features.measure import Head, Measure, Scalar, Where
 from features.memory_store import MemoryStore
 from features.merger import merger
@@ -21,7 +21,7 @@ from features.redis_store import connect
 from features.resp import Address, Connection
 from features.schema import SchemaError
 from features.state import Assertion, State
-from features.store import Arrival, OnlineStore, StoreMisused, Target
+from features.store import Arrival, OnlineStore, StoreMisused
 from features.tier import DAY, HOUR, MINUTE, TIERS
 from tests.features.stores import NOON, TENANT, pseudonym, wall_ms
 
@@ -138,13 +138,13 @@ def store(catalogue: Catalogue, valkey: Valkey) -> Iterator[OnlineStore]:
     opened.close()
 
 
-def apply(stores: Sequence[OnlineStore], run: str, number: int, step: Step) -> None:
+def apply(packing: Packing, stores: Sequence[OnlineStore], run: str, number: int, step: Step) -> None:
     """The same change to each store; the same answers and bytes from each."""
     who = pseudonym(f"{run} {step.which}")
     answers: list[object] = []
     for store in stores:
         if isinstance(step.change, Observation):
-            target = Target(step.entity, who, step.change)
+            target = packing.target(step.entity, who, step.change)
             event = Arrival(f"tx:{run} {number}", b"c" * 16, b"o" * 16, b"", (target,))
             answers.append(store.arrive([event], now_ms=wall_ms(), deadline_ms=wall_ms() + 10_000))
         else:
@@ -163,7 +163,7 @@ def test_any_changes_leave_the_same_bytes(
     run = f"run {next(RUNS)}"
     reference = MemoryStore(catalogue.layouts, wall_ms)
     for number, step in enumerate(changes):
-        apply((reference, store), run, number, step)
+        apply(Packing(catalogue), (reference, store), run, number, step)
 
 
 @st.composite
@@ -196,11 +196,17 @@ def test_what_a_state_holds_already_is_asserted_again(
     run, changes = f"echo {next(RUNS)}", data.draw(steps(catalogue))
     reference = MemoryStore(catalogue.layouts, wall_ms)
     for number, step in enumerate(changes):
-        apply((reference, store), run, number, step)
+        apply(Packing(catalogue), (reference, store), run, number, step)
         who = pseudonym(f"{run} {step.which}")
         held = reference.read(step.entity, [who])[0]
         state = State.decode(catalogue.layouts[step.entity], held)
-        apply((reference, store), run, number, Step(step.entity, step.which, data.draw(echoes(state))))
+        apply(
+            Packing(catalogue),
+            (reference, store),
+            run,
+            number,
+            Step(step.entity, step.which, data.draw(echoes(state))),
+        )
 
 
 def test_of_all_that_is_asserted_again_nothing_is_written(catalogue: Catalogue, valkey: Valkey) -> None:
@@ -271,7 +277,7 @@ def test_a_long_life_leaves_the_same_bytes(catalogue: Catalogue, store: OnlineSt
                 (j, rng.randrange(1, 60), time_ms - k) for j in range(len(layout.maps)) for k in range(3)
             )
             change = Assertion((), tiles, seen)
-        apply((reference, store), f"long {seed}", number, Step(entity, 0, change))
+        apply(Packing(catalogue), (reference, store), f"long {seed}", number, Step(entity, 0, change))
 
 
 def test_a_mark_is_found_only_where_a_mark_begins(catalogue: Catalogue, store: OnlineStore) -> None:
@@ -284,10 +290,10 @@ def test_a_mark_is_found_only_where_a_mark_begins(catalogue: Catalogue, store: O
         marks = tuple(mark for _ in layout.maps)
         nothing = (0,) * len(layout.measures), (0,) * len(layout.heads)
         change = Observation(number + 1, NOON + number, *nothing, marks)
-        apply((reference, store), "marks", number, Step(entity, 0, change))
+        apply(Packing(catalogue), (reference, store), "marks", number, Step(entity, 0, change))
     for number, mark in enumerate([NOON + 3, NOON + 4]):
         entry = Assertion((), (), ((0, mark, NOON + 9 + number),))
-        apply((reference, store), "marks", number, Step(entity, 0, entry))
+        apply(Packing(catalogue), (reference, store), "marks", number, Step(entity, 0, entry))
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUES))

@@ -1,0 +1,1 @@
+"""From a decoded event to what is asked of the store, stage by stage: in Python, and compiled."""
