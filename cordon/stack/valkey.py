@@ -71,6 +71,8 @@ class Valkey:
             # fork holds up decisions for as long as it takes: seldom, and without syncing meanwhile.
             "auto-aof-rewrite-min-size": "2gb",
             "no-appendfsync-on-rewrite": "yes",
+            # Claims are noted in a sorted set with every batch: as a list it is searched from its beginning.
+            "zset-max-listpack-entries": "0",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }

@@ -23,6 +23,8 @@ def test_a_valkey_node_keeps_what_it_is_told_and_evicts_nothing(valkey: Valkey):
         assert client.get("card-1") == b"7"
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert client.config_get("appendonly") == {"appendonly": "yes"}
+        client.zadd("claims", {"tx:1": 1})
+        assert client.object("encoding", "claims") == b"skiplist"
 
 
 def test_a_valkey_node_answers_on_its_socket(valkey: Valkey):
