@@ -339,17 +339,17 @@ end
 
 local function shrink(keys, args)
   if not sub then bind() end
-  local held = redis.call("GET", keys[1])
-  if not held or byte(held) ~= 2 then return 0 end
-  redis.call("SET", keys[1], sub(held, 1, 41) .. args[1], "KEEPTTL")
+  local held = redis.call("GETRANGE", keys[1], 0, 40)
+  if byte(held) ~= 2 then return 0 end
+  redis.call("SET", keys[1], held .. args[1], "KEEPTTL")
   return 1
 end
 
 -- Gives up an own claim that was not answered.
 local function release(keys, args)
   if not sub then bind() end
-  local held = redis.call("GET", keys[1])
-  if not held or byte(held) ~= 1 or sub(held, 18, 33) ~= args[1] then return 0 end
+  local held = redis.call("GETRANGE", keys[1], 0, 32)
+  if byte(held) ~= 1 or sub(held, 18, 33) ~= args[1] then return 0 end
   return redis.call("DEL", keys[1])
 end
 
