@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,9 +110,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def interpreter() -> str:
+    """Its version, and whether it is one that was built without optimisations, which is slower."""
+    built = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return platform.python_version() + ("" if "--enable-optimizations" in built else " (not optimised)")
+
+
 def versions() -> dict[str, str]:
     """The interpreter and the libraries that a figure depends on."""
-    found = {"python": platform.python_version()}
+    found = {"python": interpreter()}
     for name in REPORTED:
         try:
             found[name] = importlib.metadata.version(name)
