@@ -94,7 +94,6 @@ class Intake:
         self._observe = observe
         self._sealing = sealing
         self._subject = catalogue.schema.subject
-        self._hidden = catalogue.schema.hidden
 
     def parse(self, inbound: Inbound) -> Transaction | LabelEvent | LifecycleEvent:
         """Validate. Raises `InvalidEvent`."""
@@ -106,7 +105,7 @@ class Intake:
 
     def transaction(self, event: Transaction, door: Door) -> Work:
         """Work of a transaction."""
-        identity, values, content = self._stages.identify(event)
+        identity, values, content, plain = self._stages.identify(event)
         shown = dict(values)
         values.pop("original_amount", None)
         if event.original_amount is not None:
@@ -121,7 +120,10 @@ class Intake:
             "marks": identity.marks,
         }
         if self._sealing is not None:
-            facts["sealed"] = self._sealed(self._sealing, event, identity)
+            # The fields that travel as pseudonyms, readable with the subject's key only.
+            subject = identity.entities.get(self._subject)
+            holder = of_transaction(event.id) if subject is None else of_subject(subject)
+            facts["sealed"] = self._sealing.seal(holder, event.id, plain)
         return self._work(f"tx:{event.id}", "transaction", TRANSACTION, facts, values, identity, content)
 
     def resume(self, facts: Mapping[str, Any], content: bytes) -> Work:
@@ -190,14 +192,6 @@ class Intake:
         targets = self._stages.targets(key, source, int(facts["time_ms"]), values, identity)
         arrival = Arrival(key, content, self._token(), encode_json(facts), targets, self._observe)
         return Work(key, kind, facts, values, identity, arrival)
-
-    def _sealed(self, sealing: Sealing, event: Transaction, identity: Identity) -> str:
-        """The fields that travel as pseudonyms, readable with the subject's key only."""
-        subject = identity.entities.get(self._subject)
-        holder = of_transaction(event.id) if subject is None else of_subject(subject)
-        values = event.values
-        hidden = {name: values[name] for name in self._hidden if name in values}
-        return sealing.seal(holder, event.id, encode_json(hidden))
 
 
 def _of_original(original: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,11 +70,8 @@ class Compiled:
 
     def identify(self, event: Transaction) -> Identified:
         """See `Stages.identify`."""
-        found = self._identify(event.time_ms, event.original_amount, event.values)
-        if found is None:
-            return self.reference.identify(event)
-        entities, marks, shown, content = found
-        return Identified(Identity(entities, marks), shown, content)
+        found: Identified | None = self._identify(event.time_ms, event.original_amount, event.values)
+        return self.reference.identify(event) if found is None else found
 
     def targets(
         self, key: str, source: str, time_ms: int, values: Mapping[str, Scalar], identity: Identity

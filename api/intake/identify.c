@@ -17,7 +17,10 @@ typedef struct {
     PyObject *place;     /* the name of its mark */
     PyObject *hidden;    /* ((name, entity or None, hash's beginning), ...) */
     PyObject *sorted;    /* ((name, '["name",'), ...) */
+    PyObject *sealed;    /* ((name, '"name":'), ...) of the hidden ones */
     PyObject *encode;    /* JSON of a float */
+    PyObject *identity;  /* types of what is made */
+    PyObject *made;
     blake_start entity;
     blake_start mark;
     blake_start event;
@@ -225,96 +228,144 @@ static int hide(const Identifier *self, PyObject *shown, PyObject *entities)
     return 0;
 }
 
-static int add_json_text(blake *hash, PyObject *text)
+/* JSON in the making; on the stack as long as it is short. */
+typedef struct {
+    char *at;
+    size_t size;
+    size_t room;
+    char small[2048];
+} text_t;
+
+static void drop(text_t *text)
+{
+    if (text->at != text->small) {
+        PyMem_Free(text->at);
+    }
+}
+
+static int append(text_t *text, const char *from, size_t size)
+{
+    if (size > text->room - text->size) {
+        size_t room = 2 * (text->size + size);
+        char *at = PyMem_Malloc(room);
+        if (at == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        memcpy(at, text->at, text->size);
+        drop(text);
+        text->at = at;
+        text->room = room;
+    }
+    memcpy(text->at + text->size, from, size);
+    text->size += size;
+    return 0;
+}
+
+static int write_bytes(text_t *text, PyObject *bytes)
+{
+    return append(text, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+}
+
+static int write_string(text_t *text, PyObject *value)
 {
     Py_ssize_t size, from = 0;
-    const char *utf8 = PyUnicode_AsUTF8AndSize(text, &size);
-    if (utf8 == NULL) {
+    const char *utf8 = PyUnicode_AsUTF8AndSize(value, &size);
+    if (utf8 == NULL || append(text, "\"", 1) < 0) {
         return -1;
     }
-    blake_add(hash, "\"", 1);
     for (Py_ssize_t i = 0; i < size; i++) {
         unsigned char c = (unsigned char)utf8[i];
         if (c < 0x20 || c == 0x7f) {
             return -1;
         }
         if (c == '"' || c == '\\') {
-            blake_add(hash, utf8 + from, (size_t)(i - from));
-            blake_add(hash, "\\", 1);
+            if (append(text, utf8 + from, (size_t)(i - from)) < 0 || append(text, "\\", 1) < 0) {
+                return -1;
+            }
             from = i;
         }
     }
-    blake_add(hash, utf8 + from, (size_t)(size - from));
-    blake_add(hash, "\"", 1);
-    return 0;
+    return append(text, utf8 + from, (size_t)(size - from)) < 0 ? -1 : append(text, "\"", 1);
 }
 
-static int add_json(const Identifier *self, blake *hash, PyObject *value)
+static int write_value(const Identifier *self, text_t *text, PyObject *value)
 {
     if (PyUnicode_CheckExact(value)) {
-        return add_json_text(hash, value);
+        return write_string(text, value);
     }
     if (PyBool_Check(value)) {
-        blake_add(hash, value == Py_True ? "true" : "false", value == Py_True ? 4 : 5);
-        return 0;
+        return value == Py_True ? append(text, "true", 4) : append(text, "false", 5);
     }
     long long number;
     if (whole(value, &number)) {
         char digits[24];
-        blake_add(hash, digits, (size_t)snprintf(digits, sizeof digits, "%lld", number));
-        return 0;
+        return append(text, digits, (size_t)snprintf(digits, sizeof digits, "%lld", number));
     }
     if (!PyFloat_CheckExact(value)) {
         return -1;
     }
-    PyObject *text = PyObject_CallOneArg(self->encode, value);
-    int failed = text == NULL || !PyBytes_CheckExact(text) ? -1 : add_bytes(hash, text);
-    Py_XDECREF(text);
+    PyObject *bytes = PyObject_CallOneArg(self->encode, value);
+    int failed = bytes == NULL || !PyBytes_CheckExact(bytes) ? -1 : write_bytes(text, bytes);
+    Py_XDECREF(bytes);
     return failed;
+}
+
+/* Those of the fields that there are, each with `after` behind its value; how many, or -1. */
+static Py_ssize_t write_fields(const Identifier *self, text_t *text, PyObject *fields, PyObject *values,
+                               const char *after)
+{
+    Py_ssize_t found = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(fields); i++) {
+        PyObject *row = PyTuple_GET_ITEM(fields, i);
+        PyObject *value = PyDict_GetItemWithError(values, PyTuple_GET_ITEM(row, 0));
+        if (value == NULL) {
+            if (PyErr_Occurred()) {
+                return -1;
+            }
+            continue;
+        }
+        if ((found > 0 && append(text, ",", 1) < 0) || write_bytes(text, PyTuple_GET_ITEM(row, 1)) < 0 ||
+            write_value(self, text, value) < 0 || append(text, after, strlen(after)) < 0) {
+            return -1;
+        }
+        found++;
+    }
+    return found;
 }
 
 /* Digest of `[time_ms,original,[["name",value],...]]`, the names sorted. */
 static PyObject *content_of(const Identifier *self, PyObject *time_ms, PyObject *original, PyObject *values)
 {
-    blake hash;
-    uint8_t digest[16];
-    Py_ssize_t found = 0;
-    blake_begin(&hash, &self->content);
-    blake_add(&hash, "[", 1);
-    if (add_json(self, &hash, time_ms) < 0) {
-        return NULL;
+    text_t text = {.at = text.small, .room = sizeof text.small};
+    PyObject *found = NULL;
+    if (append(&text, "[", 1) == 0 && write_value(self, &text, time_ms) == 0 && append(&text, ",", 1) == 0 &&
+        (original == Py_None ? append(&text, "null", 4) : write_value(self, &text, original)) == 0 &&
+        append(&text, ",[", 2) == 0 &&
+        write_fields(self, &text, self->sorted, values, "]") == PyDict_GET_SIZE(values) &&
+        append(&text, "]]", 2) == 0) {
+        blake hash;
+        uint8_t digest[16];
+        blake_begin(&hash, &self->content);
+        blake_add(&hash, text.at, text.size);
+        blake_end(&hash, digest);
+        found = PyBytes_FromStringAndSize((const char *)digest, 16);
     }
-    blake_add(&hash, ",", 1);
-    if (original == Py_None) {
-        blake_add(&hash, "null", 4);
-    } else if (add_json(self, &hash, original) < 0) {
-        return NULL;
+    drop(&text);
+    return found;
+}
+
+/* `{"name":value,...}` of the hidden fields, in the schema's order. */
+static PyObject *plain_of(const Identifier *self, PyObject *values)
+{
+    text_t text = {.at = text.small, .room = sizeof text.small};
+    PyObject *found = NULL;
+    if (append(&text, "{", 1) == 0 && write_fields(self, &text, self->sealed, values, "") >= 0 &&
+        append(&text, "}", 1) == 0) {
+        found = PyBytes_FromStringAndSize(text.at, (Py_ssize_t)text.size);
     }
-    blake_add(&hash, ",[", 2);
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->sorted); i++) {
-        PyObject *row = PyTuple_GET_ITEM(self->sorted, i);
-        PyObject *value = PyDict_GetItemWithError(values, PyTuple_GET_ITEM(row, 0));
-        if (value == NULL) {
-            if (PyErr_Occurred()) {
-                return NULL;
-            }
-            continue;
-        }
-        if (found++ > 0) {
-            blake_add(&hash, ",", 1);
-        }
-        add_bytes(&hash, PyTuple_GET_ITEM(row, 1));
-        if (add_json(self, &hash, value) < 0) {
-            return NULL;
-        }
-        blake_add(&hash, "]", 1);
-    }
-    if (found != PyDict_GET_SIZE(values)) {
-        return NULL;
-    }
-    blake_add(&hash, "]]", 2);
-    blake_end(&hash, digest);
-    return PyBytes_FromStringAndSize((const char *)digest, 16);
+    drop(&text);
+    return found;
 }
 
 static PyObject *Identifier_identify(PyObject *object, PyObject *const *args, Py_ssize_t count)
@@ -324,7 +375,7 @@ static PyObject *Identifier_identify(PyObject *object, PyObject *const *args, Py
         PyErr_SetString(PyExc_TypeError, "identify takes time_ms, original_amount and values");
         return NULL;
     }
-    PyObject *values = args[2], *content = NULL, *shown = NULL, *found = NULL;
+    PyObject *values = args[2], *content = NULL, *plain = NULL, *shown = NULL, *identity = NULL, *found = NULL;
     if (!PyDict_CheckExact(values)) {
         return irregular(NULL);
     }
@@ -332,11 +383,15 @@ static PyObject *Identifier_identify(PyObject *object, PyObject *const *args, Py
     if (entities != NULL && marks != NULL && put_entities(self, values, entities) == 0 &&
         put_marks(self, values, marks) == 0) {
         content = content_of(self, args[0], args[1], values);
-        shown = content == NULL ? NULL : PyDict_Copy(values);
+        plain = content == NULL ? NULL : plain_of(self, values);
+        shown = plain == NULL ? NULL : PyDict_Copy(values);
         if (shown != NULL && hide(self, shown, entities) == 0) {
-            found = PyTuple_Pack(4, entities, marks, shown, content);
+            identity = named(self->identity, PyTuple_Pack(2, entities, marks));
+            found = identity == NULL ? NULL : named(self->made, PyTuple_Pack(4, identity, shown, content, plain));
         }
     }
+    Py_XDECREF(identity);
+    Py_XDECREF(plain);
     Py_XDECREF(entities);
     Py_XDECREF(marks);
     Py_XDECREF(shown);
@@ -363,9 +418,10 @@ static PyObject *Identifier_new(PyTypeObject *type, PyObject *args, PyObject *Py
         return NULL;
     }
     self->tables = Py_NewRef(args);
-    if (!PyArg_ParseTuple(args, "O!O!OOO!O!O!y#O", &PyTuple_Type, &self->entities, &PyTuple_Type, &self->marks,
+    if (!PyArg_ParseTuple(args, "O!O!OOO!O!O!O!y#OOO", &PyTuple_Type, &self->entities, &PyTuple_Type, &self->marks,
                           &self->latitude, &self->longitude, &PyUnicode_Type, &self->place, &PyTuple_Type,
-                          &self->hidden, &PyTuple_Type, &self->sorted, &secret, &size, &self->encode)) {
+                          &self->hidden, &PyTuple_Type, &self->sorted, &PyTuple_Type, &self->sealed, &secret,
+                          &size, &self->encode, &self->identity, &self->made)) {
         Py_DECREF(self);
         return NULL;
     }
@@ -389,7 +445,7 @@ static void Identifier_dealloc(PyObject *object)
 
 static PyMethodDef METHODS[] = {
     {"identify", (PyCFunction)(void (*)(void))Identifier_identify, METH_FASTCALL,
-     "(entities, marks, shown values, content) of a transaction, or None."},
+     "What a transaction is beyond the door, or None."},
     {"event", Identifier_event, METH_O, "Keyed number of an event's key, or None."},
     {NULL, NULL, 0, NULL},
 };

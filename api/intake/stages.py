@@ -16,11 +16,12 @@ from features.store import Target
 
 class Identified(NamedTuple):
     """A transaction beyond the door. `shown`: its fields, those that must not be readable as pseudonyms.
-    `content`: keyed digest of the whole."""
+    `content`: keyed digest of the whole. `plain`: JSON of what is not readable in `shown`, to be sealed."""
 
     identity: Identity
     shown: dict[str, Scalar]
     content: bytes
+    plain: bytes
 
 
 class Stages(Protocol):
@@ -60,9 +61,11 @@ class Reference:
 
     def identify(self, event: Transaction) -> Identified:
         """See `Stages.identify`."""
-        identity = identify(self.catalogue, self.pseudonyms, event.values)
-        content = encode_json([event.time_ms, event.original_amount, sorted(event.values.items())])
-        return Identified(identity, self._shown(event, identity), self.pseudonyms.content(content))
+        values = event.values
+        identity = identify(self.catalogue, self.pseudonyms, values)
+        content = encode_json([event.time_ms, event.original_amount, sorted(values.items())])
+        plain = encode_json({name: values[name] for name in self.hidden if name in values})
+        return Identified(identity, self._shown(event, identity), self.pseudonyms.content(content), plain)
 
     def targets(
         self, key: str, source: str, time_ms: int, values: Mapping[str, Scalar], identity: Identity

@@ -8,10 +8,10 @@ from fractions import Fraction
 from math import ceil, floor, inf, isfinite
 from typing import Any, Final
 
-from api.intake.stages import Reference
+from api.intake.stages import Identified, Reference
 from api.record import encode_json
 from features.catalogue import Catalogue
-from features.event import ID_LENGTH_MAX, TIME_MS_MAX, InvalidEvent, Transaction, parse_text
+from features.event import ID_LENGTH_MAX, TIME_MS_MAX, Identity, InvalidEvent, Transaction, parse_text
 from features.library import entity_number
 from features.measure import TRANSACTION, Where
 from features.rates import Rates
@@ -70,8 +70,11 @@ def identifier(reference: Reference) -> tuple[Any, ...]:
             (name, reference.alone.get(name), f"{tenant}\x1f{name}\x1f".encode()) for name in reference.hidden
         ),
         tuple((name, b"[%b," % encode_json(name)) for name in sorted(schema.by_name)),
+        tuple((name, b"%b:" % encode_json(name)) for name in reference.hidden),
         pseudonyms.secret,
         encode_json,
+        Identity,
+        Identified,
     )
 
 

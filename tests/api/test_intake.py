@@ -176,7 +176,7 @@ def test_a_transaction_is_the_same(name, data):
     assert exact(event) == before
     if isinstance(expected[0], type) and issubclass(expected[0], Exception):
         return
-    identity, shown, _ = reference.identify(event)
+    identity, shown, _, _ = reference.identify(event)
     source = data.draw(
         st.sampled_from([TRANSACTION, TRANSACTION, FRAUD, WITHDRAWN, *reference.catalogue.sources])
     )
@@ -226,7 +226,7 @@ def test_hashes_are_those_of_the_standard_library(secret, tenant, text):
     identifier = module().Identifier(*tables.identifier(reference))
     assert identifier.event(text) == reference.pseudonyms.event(text)
     values = {"note": text, "account": 7, "weight": 1.5, "first": True}
-    entities, marks, shown, _ = identifier.identify(1, None, values)
+    (entities, marks), shown, _, _ = identifier.identify(1, None, values)
     assert (
         entities["account"]
         == blake2b(
@@ -250,7 +250,7 @@ def test_the_usual_is_compiled_and_the_rest_is_not():
     assert event.original_amount == 1999
     identified = compiled._identify(event.time_ms, event.original_amount, event.values)
     assert identified is not None
-    entities, marks, shown, _ = identified
+    (entities, marks), shown, _, _ = identified
     assert compiled._targets[TRANSACTION](1, event.time_ms, shown, entities, marks) is not None
     for change in (
         {"amount": -1},
@@ -273,7 +273,7 @@ def test_nothing_is_lost_or_kept():
         {**regular, **c} for c in ({"note": "4111111111111111"}, {"plan": "x"}, {"y": 1}, {"weight": "1"})
     ]
     event = reference.parse(regular)
-    identity, shown, _ = reference.identify(event)
+    identity, shown, _, _ = reference.identify(event)
     odd: tuple[dict[str, object], ...] = (
         {**event.values, "note": "\ud800"},
         {**event.values, "else": 1},
@@ -283,7 +283,9 @@ def test_nothing_is_lost_or_kept():
     def round_of(count):
         for _ in range(count):
             made = compiled._parse(regular)
-            entities, marks, values, _ = compiled._identify(made.time_ms, made.original_amount, made.values)
+            (entities, marks), values, _, _ = compiled._identify(
+                made.time_ms, made.original_amount, made.values
+            )
             compiled._targets[TRANSACTION](compiled._event("tx:1"), made.time_ms, values, entities, marks)
             for body in irregular:
                 assert compiled._parse(body) is None
