@@ -22,7 +22,7 @@ from api.attempts import Attempts
 from api.breaker import Breaker
 from api.gauge import FreshnessGauge
 from api.journal import Journal, JournalUnavailable
-from api.judge import Judge, Read
+from api.judge import Judge, Judged, Read
 from api.record import Kind, decode_json, encode_json, pack
 from api.work import Inbound, Intake, Work
 from features.event import InvalidEvent, LabelEvent, LifecycleEvent, Transaction, check_time
@@ -327,8 +327,8 @@ class Engine:
                     reads.append((index, made))
                 else:
                     answers[index] = made
-        records = self._judge([read for _, read in reads], now_ms, started, abandoned=abandoned)
-        payloads = [encode_json(record) for record in records]
+        judged = self._judge([read for _, read in reads], now_ms, started, abandoned=abandoned)
+        records, payloads = [one.record for one in judged], [one.payload for one in judged]
         failure = self._record(records, payloads, started)
         for (index, read), record in zip(reads, records, strict=True):
             answers[index] = failure or _recorded(read.work, record, replay=False)
@@ -384,9 +384,7 @@ class Engine:
             return Pending(work.key)
         return Read(work, seen)
 
-    def _judge(
-        self, reads: Sequence[Read], now_ms: int, started: int, *, abandoned: bool
-    ) -> list[dict[str, Any]]:
+    def _judge(self, reads: Sequence[Read], now_ms: int, started: int, *, abandoned: bool) -> list[Judged]:
         """Records of what was read, in order."""
         transactions = [read for read in reads if read.work.kind == "transaction"]
         stages = {"batch": len(reads), "observe": (self._timer() - started) // 1_000}
@@ -400,12 +398,13 @@ class Engine:
             for read in reads
         ]
 
-    def _follow_record(self, read: Read, generation: str) -> dict[str, Any]:
+    def _follow_record(self, read: Read, generation: str) -> Judged:
         facts = dict(read.work.facts)
         record = {"type": facts.pop("kind"), "v": 1, "tenant": self.tenant}
         if "event" in facts:
             facts["kind"] = facts.pop("event")
-        return {**record, **facts, "order": read.order(generation), "claim": read.claim}
+        record = {**record, **facts, "order": read.order(generation), "claim": read.claim}
+        return Judged(record, encode_json(record))
 
     def _record(
         self, records: Sequence[dict[str, Any]], payloads: Sequence[bytes], started: int

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from msgspec import Raw
 from numpy.typing import NDArray
 
 from api.brakes.brake import Brake
@@ -16,8 +17,10 @@ from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
+from api.record import encode_json
 from api.rules.feed import Update
 from api.rules.rule import Circumstances, RuleSet, Vector, unit_of
+from api.rules.told import Telling
 from api.work import Work
 from features.catalogue import Catalogue
 from features.evaluate import Row
@@ -60,6 +63,13 @@ class Read(NamedTuple):
         return Row(work.time_ms, work.values, work.identity, states, repeated)
 
 
+class Judged(NamedTuple):
+    """A decision's record and its JSON, one line."""
+
+    record: dict[str, Any]
+    payload: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Versions:
     """What decides besides model and rules."""
@@ -97,6 +107,7 @@ class Judge:
         self._names = catalogue.names
         self._places = {name: place for place, name in enumerate(self._names)}
         rules.order_by(self._places)
+        self._telling = Telling()
         self._versions = Versions(catalogue.vector_fingerprint, catalogue.state_fingerprint, code)
         self._timer = timer
 
@@ -133,7 +144,7 @@ class Judge:
         stages: Mapping[str, int],
         *,
         abandoned: bool = False,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Judged]:
         """One record per transaction, in order. `stages`: microseconds that the batch has taken so far."""
         if not reads:
             return []
@@ -159,10 +170,21 @@ class Judge:
         clock.append(self._timer())
         spent = [(b - a) // 1_000 for a, b in pairwise(clock)]
         taken = {**stages, **dict(zip(("features", "score", "rules", "explain"), spent, strict=True))}
-        return [
-            self._record(read, decisions[i], vectors[i], reasons[i], freshness, now_ms, taken, abandoned)
-            for i, read in enumerate(reads)
-        ]
+        shared = {"versions": self._named(), "freshness": _told(freshness), "stages_us": taken}
+        raw = {name: Raw(encode_json(value)) for name, value in shared.items()}
+        made = []
+        for i, read in enumerate(reads):
+            record = self._record(read, decisions[i], vectors[i], reasons[i], freshness.generation, now_ms)
+            if abandoned:
+                record["type"] = "abandoned"
+            rules = self._telling.of(decisions[i].rules)
+            record |= raw
+            record["rules"] = rules.raw
+            payload = encode_json(record)
+            record |= shared
+            record["rules"] = rules.shown
+            made.append(Judged(record, payload))
+        return made
 
     def again(
         self, matrix: NDArray[np.float32], case: Case, about: Context, *, failed: bool
@@ -234,7 +256,11 @@ class Judge:
         verdicts: list[Verdict | None] = [None] * len(amounts)
         usable = [i for i, parts in enumerate(degraded) if not parts or (model and model.allows_missing)]
         scored: list[Verdict] | None = []
-        if usable:
+        if usable and len(usable) == len(amounts):
+            scored = self._scored(matrix, amounts, now_ms)
+            if scored is not None:
+                return [*scored]
+        elif usable:
             scored = self._scored(matrix[usable], [amounts[i] for i in usable], now_ms)
         if model is not None and (scored is None or len(usable) < len(amounts)):
             verdicts = list(model.fallback(matrix, amounts) or verdicts)
@@ -282,6 +308,8 @@ class Judge:
             for i, d in enumerate(decisions)
             if d.outcome is not Outcome.APPROVE and d.verdict is not None and d.verdict.source == "model"
         ]
+        if not explained:
+            return found
         for i, reasons in zip(explained, self._model_reasons(matrix[explained]), strict=True):
             known = {reason["code"] for reason in found[i]}
             found[i] += [r for r in reasons if r["code"] not in known][: REASONS_MAX - len(found[i])]
@@ -316,15 +344,14 @@ class Judge:
         decision: Decision,
         vector: list[float | None],
         reasons: list[dict[str, Any]],
-        freshness: Freshness,
+        generation: str,
         now_ms: int,
-        stages: Mapping[str, int],
-        abandoned: bool,
     ) -> dict[str, Any]:
+        """The record, without what its batch shares: the places of that are empty."""
         facts = read.work.facts
         sealed = {"sealed": facts["sealed"]} if "sealed" in facts else {}
         return {
-            "type": "abandoned" if abandoned else "decision",
+            "type": "decision",
             "v": 1,
             "tenant": self.tenant,
             "id": facts["id"],
@@ -335,26 +362,26 @@ class Judge:
             "entities": facts["entities"],
             "marks": facts["marks"],
             **sealed,
-            "order": read.order(freshness.generation),
-            **shown(decision),
+            "order": read.order(generation),
+            **_said(decision),
             "reasons": reasons,
             "features": vector,
-            "versions": {
-                "model": None if self.model is None else self.model.version,
-                "rules": self.rules.version,
-                "lists": self.rules.lists_version,
-                "catalogue": self._versions.catalogue,
-                "state": self._versions.state,
-                "policy": self.policy.version,
-                "code": self._versions.code,
-            },
-            "freshness": {
-                "flink_lag_ms": freshness.flink_lag_ms,
-                "generation": freshness.generation,
-                "state": freshness.state,
-            },
+            "versions": None,
+            "freshness": None,
             "claim": read.claim,
-            "stages_us": stages,
+            "stages_us": None,
+        }
+
+    def _named(self) -> dict[str, str | None]:
+        """Versions of everything that decides."""
+        return {
+            "model": None if self.model is None else self.model.version,
+            "rules": self.rules.version,
+            "lists": self.rules.lists_version,
+            "catalogue": self._versions.catalogue,
+            "state": self._versions.state,
+            "policy": self.policy.version,
+            "code": self._versions.code,
         }
 
 
@@ -363,6 +390,11 @@ _POLICY_TEXTS: Final = load_reasons().policies
 
 def shown(decision: Decision) -> dict[str, Any]:
     """The decision's own part of a record."""
+    return {**_said(decision), "rules": [result.shown for result in decision.rules]}
+
+
+def _said(decision: Decision) -> dict[str, Any]:
+    """`shown` with an empty place for the rules."""
     verdict = decision.verdict
     guard = {} if decision.guard is None else {"guard": decision.guard}
     return {
@@ -374,9 +406,17 @@ def shown(decision: Decision) -> dict[str, Any]:
         "scored_by": None if verdict is None else verdict.source,
         "winner": _voice(decision.winner),
         "others": [_voice(voice) for voice in decision.others],
-        "rules": [result.shown for result in decision.rules],
+        "rules": None,
         "degraded": list(decision.degraded),
         **guard,
+    }
+
+
+def _told(freshness: Freshness) -> dict[str, Any]:
+    return {
+        "flink_lag_ms": freshness.flink_lag_ms,
+        "generation": freshness.generation,
+        "state": freshness.state,
     }
 
 

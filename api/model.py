@@ -7,7 +7,7 @@ What can go wrong, and what the caller does about it:
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -61,6 +61,13 @@ class ServingModel:
     explainer: Explainer
     allows_missing: bool = False
     scorecard: Scorecard | None = None
+    _whole: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # The width of a vector that is the model's own as it stands, 0 where it takes another selection.
+        width = len(self.columns)
+        whole = np.array_equal(self.columns, np.arange(width))
+        object.__setattr__(self, "_whole", width if whole else 0)
 
     def verdicts(self, matrix: Matrix, amounts: Sequence[int]) -> list[Verdict]:
         """Verdicts of catalogue vectors `[n, catalogue]`. Raises `ModelFailed`."""
@@ -93,6 +100,8 @@ class ServingModel:
 
     def own(self, matrix: Matrix) -> Matrix:
         """The model's own features of catalogue vectors, contiguous."""
+        if self._whole == matrix.shape[1]:
+            return np.ascontiguousarray(matrix)
         return np.ascontiguousarray(matrix[:, self.columns])
 
     def _verdicts(

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from api.compose import code_version
 from api.decide import Freshness, Policy
 from api.judge import Judge, Read
-from api.record import Kind, decode_json, encode_json, pack
+from api.record import Kind, decode_json, pack
 from api.rules.load import load as load_rules
 from api.rules.vocabulary import vocabulary_of
 from api.serving import open_model
@@ -86,9 +86,7 @@ class Decider:
             made = self.judge.records(
                 reads, freshness, self.now_ms + first, {"batch": len(reads), "observe": 0}
             )
-            yield [
-                pack(Kind.DECISION, record["entities"]["merchant"], encode_json(record)) for record in made
-            ]
+            yield [pack(Kind.DECISION, one.record["entities"]["merchant"], one.payload) for one in made]
 
     def _again(self, number: int, prefix: str) -> Read:
         """A transaction under another id, with an amount up to a quarter larger or smaller."""

@@ -1,0 +1,66 @@
+"""What is written of a decision is the record that is answered, byte for byte."""
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.record import decode_json, encode_json
+from api.rules.rule import Circumstances
+from api.rules.told import Telling
+from tests.api.test_rule_forms import ROW
+from tests.api.test_rule_program import RULE, facts_of, rule_set
+from tests.api.world import Bench, StepScorer, model, shipped_rules, transaction
+
+
+def written(bench: Bench, key: str) -> bytes:
+    """The record that a claim was answered with."""
+    claim = bench.store.claim(key)
+    assert claim is not None
+    assert claim.answer is not None
+    return claim.answer
+
+
+@settings(max_examples=100, deadline=None)
+@given(drawn=st.lists(st.lists(RULE, max_size=4), min_size=1, max_size=8), row=ROW, again=st.booleans())
+def test_results_are_told_as_they_are(drawn, row, again):
+    telling = Telling(limit=2)
+    for given_rules in [*drawn, *drawn] if again else drawn:
+        # Each set lives for one round only: what is kept by identity must not outlive it unseen.
+        rules = rule_set(given_rules)
+        results = rules.evaluate(facts_of(row, ordered=False), Circumstances(row["now_ms"]))
+        told = telling.of(results)
+        assert told.shown == [result.shown for result in results]
+        assert bytes(told.raw) == encode_json(told.shown)
+        assert telling.of(results) is told
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["scored", "not scored"])
+def test_the_record_is_written_as_it_is_answered(tmp_path, broken):
+    scorer = StepScorer()
+    scorer.broken = broken
+    bench = Bench(tmp_path, serving=model(scorer=scorer), rules=shipped_rules())
+    sent = [
+        ("transaction", transaction("a")),
+        ("transaction", transaction("b", amount=99_000)),
+        ("transaction", transaction("c", card="cd_stolen_example")),
+        ("transaction", transaction("d", card="cd_stolen_example", customer="cu_trusted_example")),
+        ("label", {"label_id": "l", "transaction_id": "a", "time": bench.now_ms, "fraud": True}),
+    ]
+    answers = bench.batch(*sent)
+    for key, answer in zip(["tx:a", "tx:b", "tx:c", "tx:d", "label:l"], answers, strict=True):
+        assert written(bench, key) == encode_json(answer.record)
+        assert decode_json(written(bench, key)) in bench.journalled()
+
+
+def test_an_abandoned_attempt_is_written_as_one(tmp_path):
+    first = Bench(tmp_path, serving=model(), rules=shipped_rules())
+    os.close(first.journal._file)  # the disk is gone
+    first.decide(transaction("a"))
+    second = Bench(tmp_path, store=first.store, worker="service-1", serving=model(), rules=shipped_rules())
+    second.now_ms += 61_000
+    assert second.engine.sweep(now_ms=second.now_ms) == 1
+    (record,) = second.journalled()
+    assert record["type"] == "abandoned"
+    assert written(second, "tx:a") == encode_json(record)
