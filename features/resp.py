@@ -8,6 +8,7 @@ A round trip costs about a microsecond per command here, where a general client 
     StoreMisused        everything else: a bug or a wrong configuration
 """
 
+import select
 import socket
 import time
 from collections import deque
@@ -137,6 +138,7 @@ class Connection:
         self._reader = _reader()
         self._owed: deque[Owed] = deque()
         self._held: list[bytes] = []
+        self._bytes = bytearray(READ_BYTES)
 
     @property
     def is_open(self) -> bool:
@@ -178,10 +180,14 @@ class Connection:
             self._send(self._ready())
 
     def _send(self, sock: socket.socket) -> None:
-        held, self._held = self._held, []
+        held, self._held = memoryview(b"".join(self._held)), []
+        until_s = self._monotonic() + self._read_s
         try:
-            sock.settimeout(self._read_s)
-            sock.sendall(b"".join(held))
+            while held:
+                try:
+                    held = held[sock.send(held) :]
+                except BlockingIOError:
+                    self._wait(sock, select.POLLOUT, until_s)
         except OSError as error:
             self.close()
             raise StoreUnavailable(f"{self.address}: {error}") from error
@@ -218,11 +224,22 @@ class Connection:
         sock = self._socket
         if sock is None:
             raise OSError("not connected")
-        sock.settimeout(max(0.0001, until_s - self._monotonic()))
-        data = sock.recv(READ_BYTES)
-        if not data:
+        try:
+            count = sock.recv_into(self._bytes)
+        except BlockingIOError:
+            self._wait(sock, select.POLLIN, until_s)
+            return
+        if not count:
             raise OSError("the server closed the connection")
-        self._reader.feed(data)
+        # The stub of hiredis allows text and bytes only.
+        self._reader.feed(self._bytes, 0, count)  # type: ignore[arg-type]
+
+    def _wait(self, sock: socket.socket, event: int, until_s: float) -> None:
+        """Until something can be read or written. Raises `TimeoutError`."""
+        poll = select.poll()
+        poll.register(sock, event)
+        if not poll.poll(max(0.0, until_s - self._monotonic()) * 1_000):
+            raise TimeoutError("timed out")
 
     def close(self) -> None:
         """Drop the connection; the next command opens another one."""
@@ -237,7 +254,6 @@ class Connection:
         """The open connection; a new one if the server has closed it meanwhile (it was restarted)."""
         if self._socket is not None:
             try:
-                self._socket.settimeout(0.0)
                 if self._socket.recv(1, socket.MSG_PEEK) and self._owed:
                     return self._socket
             except BlockingIOError:
@@ -284,6 +300,7 @@ class Connection:
         if not self.address.path:
             sock = socket.create_connection((self.address.host, self.address.port), self._connect_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setblocking(False)
             return sock
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(self._connect_s)
@@ -292,6 +309,7 @@ class Connection:
         except OSError:
             sock.close()
             raise
+        sock.setblocking(False)
         return sock
 
 
