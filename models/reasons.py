@@ -7,11 +7,10 @@ kind of thing is unusual: never a number, a threshold, or another person's histo
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, reduce
+from functools import cache, cached_property
 from importlib import resources
-from operator import add
 from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
@@ -154,7 +153,7 @@ class Reasons:
         if len(out) < ROWS_BY_COLUMN:
             # The same sums: for a few rows, what NumPy takes per call is most of its time.
             for row, values in zip(out, contributions.tolist(), strict=True):
-                row[:] = [reduce(add, map(values.__getitem__, group.columns)) for group in self.groups]
+                row[:] = self._add(values)
             return out
         for place, group in enumerate(self.groups):
             for column in group.columns:
@@ -170,12 +169,29 @@ class Reasons:
         """
         if contributions.ndim != 2 or contributions.shape[1] != self.width + 1:
             raise ValueError(f"expected [n, {self.width + 1}] contributions, got {list(contributions.shape)}")
+        if len(contributions) < ROWS_BY_COLUMN:
+            return [self._top(self._add(values), count, audience) for values in contributions.tolist()]
         sums = self.sums(contributions)
         order = np.argsort(-sums, axis=1, kind="stable")[:, :count]
         return [
             tuple(self._reason(int(g), float(row[g]), audience) for g in chosen if row[g] > 0)
             for row, chosen in zip(sums, order, strict=True)
         ]
+
+    @cached_property
+    def _add(self) -> Callable[[Sequence[float]], tuple[float, ...]]:
+        """Sums of each group of one row, in the order of the vector: additions in straight-line code."""
+        sums = "".join(f"{'+'.join(f'v[{column}]' for column in group.columns)}, " for group in self.groups)
+        add: Callable[[Sequence[float]], tuple[float, ...]] = eval(
+            f"lambda v: ({sums})", {"__builtins__": {}}
+        )
+        return add
+
+    def _top(self, sums: Sequence[float], count: int, audience: Audience) -> tuple[Reason, ...]:
+        """`top` of one row; of equal groups the first."""
+        raising = [place for place, weight in enumerate(sums) if weight > 0]
+        raising.sort(key=sums.__getitem__, reverse=True)
+        return tuple([self._reason(place, sums[place], audience) for place in raising[:count]])
 
     def _reason(self, place: int, weight: float, audience: Audience) -> Reason:
         group = self.groups[place]

@@ -78,6 +78,21 @@ def test_sums_do_not_depend_on_the_batch():
     assert np.allclose(whole.sum(axis=1), contributions[:, :-1].sum(axis=1))
 
 
+@pytest.mark.parametrize("audience", ["analyst", "customer"])
+def test_reasons_do_not_depend_on_the_batch(audience):
+    vector = features.load("payments").features
+    reasons = BOOK.group(vector)
+    random = np.random.default_rng(2)
+    # Few values: ties, zeros, rows that nothing raises.
+    drawn = random.choice([-1.0, -0.5, 0.0, 0.25, 0.5], (40 * ROWS_BY_COLUMN, len(vector) + 1))
+    batches = np.array([drawn, drawn * 0.1, -np.abs(drawn), random.normal(size=drawn.shape)], np.float64)
+    for contributions in batches:
+        for count in (1, 4):
+            whole = reasons.top(contributions, count=count, audience=audience)
+            single = [reasons.top(row[None], count=count, audience=audience)[0] for row in contributions]
+            assert whole == single
+
+
 def test_contributions_of_another_vector_are_refused():
     with pytest.raises(ValueError, match="contributions"):
         BOOK.group([Unknown("amount", None, "transaction")]).top(np.zeros((1, 5)))
