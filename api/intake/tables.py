@@ -25,6 +25,7 @@ _HEADS: Final = ("time", "place")
 _INTEGER_MAX: Final = 2**53
 _INT64_MAX: Final = 2**63 - 1
 _FIELDS_MAX: Final = 256
+_LAYOUTS_MAX: Final = 255
 PLACE: Final = "place"
 
 
@@ -61,7 +62,7 @@ def identifier(reference: Reference) -> tuple[Any, ...]:
     if any(not entity.fields for entity in schema.entities):
         raise NotBuilt("an entity without fields")
     return (
-        tuple((e.name, e.fields, f"{tenant}\x1f{e.name}".encode()) for e in schema.entities),
+        tuple((e.name, tuple(e.fields), f"{tenant}\x1f{e.name}".encode()) for e in schema.entities),
         tuple((name, f"{tenant}\x1f{name}\x1f".encode()) for name in catalogue.mark_fields),
         schema.latitude or None,
         schema.longitude or None,
@@ -86,8 +87,12 @@ def observer(catalogue: Catalogue, source: str) -> tuple[Any, ...]:
     wheres = list(
         dict.fromkeys(w for each in [m.where for m in measures] + [h.where for h in heads] for w in each)
     )
+    for where in wheres:
+        _check_values(where.field, where.values)
     if any(None in where.values for where in wheres) or any(m.field == "" for m in measures):
         raise NotBuilt("a condition that holds for what is absent")
+    if len(layouts) > _LAYOUTS_MAX:
+        raise NotBuilt(f"{len(layouts)} entities, at most {_LAYOUTS_MAX} are compiled")
 
     def places(needed: Iterable[Where]) -> tuple[int, ...]:
         return tuple(wheres.index(where) for where in needed)
@@ -137,10 +142,17 @@ def _field(spec: Field, schema: Schema) -> tuple[Any, ...]:
     least, most = -inf, inf
     if spec.kind == "number":
         least, most = _real(spec.minimum, least), _real(spec.maximum, most)
+    _check_values(spec.name, spec.values)
     accepted = frozenset(value for value in spec.values if _is_text(spec, value))
     return (
         _kind(spec), spec.required, spec.length_max, accepted, _within(low), _within(high), least, most,
     )  # fmt: skip
+
+
+def _check_values(name: str, values: object) -> None:
+    """A catalogue's file is not type-checked, and a text is a container too: of its parts."""
+    if not isinstance(values, tuple):
+        raise NotBuilt(f"{name}: values that are no tuple")
 
 
 def _whole(bound: float | None, otherwise: int, rounded: Any) -> int:

@@ -5,12 +5,13 @@ import resource
 from hashlib import blake2b
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from api.intake import tables
 from api.intake.compiled import Compiled, best, main, module
 from api.intake.stages import Reference
+from api.record import encode_json
 from features import Catalogue, Distinct, Entity, Field, Gap, Schema, Speed, Where, Window, load
 from features.event import Identity, InvalidEvent
 from features.measure import FRAUD, TRANSACTION, WITHDRAWN
@@ -186,6 +187,14 @@ def test_a_transaction_is_the_same(name, data):
         assert outcome(compiled.targets, *args) == outcome(reference.targets, *args)
 
 
+def test_conditions_that_c_reads_otherwise_stay_with_python():
+    """A text is no tuple of values: `in` finds its parts."""
+    where = Where("plan", "free or paid")  # type: ignore[arg-type]
+    catalogue = Catalogue("odd", MIXED.schema, (Window("account", "count", HOUR, where=(where,)),))
+    with pytest.raises(NotBuilt, match="no tuple"):
+        pair(catalogue)
+
+
 @pytest.mark.parametrize("payload", [None, [], "text", 3, {}, {1: 2}, {"transaction_id": "t"}])
 def test_what_is_no_transaction_is_refused_as_ever(payload):
     reference, compiled = PAIRS["payments"]
@@ -220,13 +229,16 @@ def test_targets_of_anything_are_those_of_the_reference(values, marks, time_ms, 
     tenant=st.text("ab", min_size=1, max_size=150),
     text=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=400),
 )
+@example(secret=b"k", tenant="demo", text='€"' * 3_000)
 def test_hashes_are_those_of_the_standard_library(secret, tenant, text):
     """Of any length: none, one block, several."""
     reference = Reference(MIXED, Pseudonyms(tenant, secret), rates("EUR"))
     identifier = module().Identifier(*tables.identifier(reference))
     assert identifier.event(text) == reference.pseudonyms.event(text)
     values = {"note": text, "account": 7, "weight": 1.5, "first": True}
-    (entities, marks), shown, _, _ = identifier.identify(1, None, values)
+    (entities, marks), shown, content, plain = identifier.identify(1, None, values)
+    assert content == reference.pseudonyms.content(encode_json([1, None, sorted(values.items())]))
+    assert plain == encode_json({"account": 7, "first": True, "weight": 1.5, "note": text})
     assert (
         entities["account"]
         == blake2b(
