@@ -18,18 +18,21 @@ def merger(layout: Layout, number: int) -> str:
     heads, maps = range(len(layout.heads)), range(len(layout.maps))
     tiers = [tier for tier in range(len(TIERS)) if layout.tiers[tier]]
     counted = [*(f"h{h}" for h in heads), *(f"c{i}" for i in range(len(TIERS))), *(f"m{j}" for j in maps)]
-    found = [*(f"p{i}" for i in tiers), *(f"q{j}" for j in maps), *(f"v{h}" for h in heads)]
+    found = [*(f"x{i}" for i in tiers), *(f"q{j}" for j in maps), *(f"v{h}" for h in heads)]
+    places = [f"{p}{i}" for i in tiers for p in "wek"]
     starts = [f"f{i}" for i in range(len(TIERS) + len(layout.maps))]
-    pieces = [f"{p}{i}" for i in tiers for p in "tax"] + [f"{p}{j}" for j in maps for p in "bzy"]
+    pieces = [f"{p}{i}" for i in tiers for p in "ta"] + [f"{p}{j}" for j in maps for p in "bzy"]
+    joint = [f"{p}{i}" for i in tiers for p in "tax"] + [f"{p}{j}" for j in maps for p in "bzy"]
     widest = max(map(len, layout.tiers))
-    check_registers(layout, 8 + len([*counted, *found, *starts, *pieces]) + 16 + 3 * widest)
+    held = [*counted, *found, *places, *starts, *pieces]
+    check_registers(layout, 10 + len(held) + 16 + 3 * widest)
     form = _header_format(layout)
     size = header_size(layout) + 1
-    rows = [*(_tile_row(layout, i) for i in tiers), *(_map_row(layout, j) for j in maps)]
+    rows = [*(_tile_row(layout, i, number) for i in tiers), *(_map_row(layout, j) for j in maps)]
     rows += [_head_row(layout, h) for h in heads]
     parts = [
         *(f"  if v{h} then h{h} = v{h} end" for h in heads),
-        *(_tier(layout, i, number) for i in tiers),
+        *(_tier(layout, i) for i in tiers),
         *(_map(layout, j) for j in maps),
     ]
     body = "\n".join(parts)
@@ -39,7 +42,7 @@ def merger(layout: Layout, number: int) -> str:
   local moved, many, count, at, last, sizes = newest, false, 0, 1, #rows, LAYOUTS[{number}].sizes
   local {", ".join(starts)} = {size}
 {_starts(layout)}
-  local {", ".join(found)}
+  local {", ".join([*found, *places])}
   while at <= last do
     local code = byte(rows, at)
     local size = sizes[code]
@@ -54,7 +57,7 @@ def merger(layout: Layout, number: int) -> str:
   local {", ".join(pieces)} = {", ".join(['""'] * len(pieces))}
 {body}
   return pack("{form}", {FORMAT}, n, newest, ring, {", ".join(counted)})
-    .. {" .. ".join([*pieces, "sub(state, copied)"])}, count
+    .. {" .. ".join([*joint, "sub(state, copied)"])}, count
 end
 """
 
@@ -83,26 +86,45 @@ def _keyword(first: bool) -> str:
     return "if" if first else "elseif"
 
 
-def _tile_row(layout: Layout, tier: int) -> str:
-    """A tile is in the state already where no slot is greater, and old news where it expired."""
+def _tile_row(layout: Layout, tier: int, number: int) -> str:
+    """A tile is in the state already where no slot is greater, and old news where it expired. A new one is
+    kept as `x` (the record), `w` and `e` (where it begins and what it replaces ends), `k` (the tile).
+    """
     slots = len(layout.tiers[tier])
     size, length = 4 + 8 * slots, TIERS[tier].length_ms
     olds, news = (", ".join(f"{p}{i}" for i in range(slots)) for p in "sd")
     form = f"<I4{'I8' * slots}"
+    total = " + ".join(f"s{i}" for i in range(slots))
+    greatest = "; ".join(f"if d{i} > s{i} then s{i} = d{i} end" for i in range(slots))
     first = tier == next(i for i, kept in enumerate(layout.tiers) if kept)
     return f"""    {_keyword(first)} code == {tier} then
       local tile, from, stop = read("<I4", rows, at + 1), f{tier}, {_stop(layout, tier)}
       if tile + 1 > (newest - {layout.keep_ms[tier]}) / {length} then
         local where, there = locate(state, from, stop, {size}, tile)
-        if there and sub(state, where, where + {size - 1}) ~= sub(rows, at + 1, at + {size}) then
-          local _, {olds} = read("{form}", state, where)
-          local _, {news} = read("{form}", rows, at + 1)
-          if {" or ".join(f"d{i} > s{i}" for i in range(slots))}
-            or {" + ".join(f"s{i}" for i in range(slots))} >= EXACT then there = false end
+        local new = sub(rows, at + 1, at + {size})
+        if there then
+          local old = sub(state, where, where + {size - 1})
+          if old ~= new then
+            local _, {olds} = read("{form}", old)
+            local _, {news} = read("{form}", new)
+            if {total} >= EXACT then
+              new = joined(LAYOUTS[{number}][{tier + 1}], old, new)
+            elseif {" or ".join(f"d{i} > s{i}" for i in range(slots))} then
+              {greatest}
+              if {total} < EXACT then
+                new = pack("{form}", tile, {olds})
+              else
+                new = joined(LAYOUTS[{number}][{tier + 1}], old, new)
+              end
+            else
+              new = old
+            end
+          end
+          if new == old then new = nil end
         end
-        if not there then
-          if p{tier} then many = true end
-          p{tier} = at + 1
+        if new then
+          if x{tier} then many = true end
+          x{tier}, w{tier}, e{tier}, k{tier} = new, where, there and where + {size} or where, tile
           if tile * {length} > moved then moved = tile * {length} end
         end
       end
@@ -136,39 +158,21 @@ def _head_row(layout: Layout, index: int) -> str:
 """
 
 
-def _tier(layout: Layout, tier: int, number: int) -> str:
+def _tier(layout: Layout, tier: int) -> str:
     """Expire old tiles, then put in the new one."""
-    slots = len(layout.tiers[tier])
-    size, length = 4 + 8 * slots, TIERS[tier].length_ms
-    olds, news = (", ".join(f"{p}{i}" for i in range(slots)) for p in "sd")
-    form = f"<I4{'I8' * slots}"
-    greatest = "; ".join(f"if d{i} > s{i} then s{i} = d{i} end" for i in range(slots))
+    size, length = 4 + 8 * len(layout.tiers[tier]), TIERS[tier].length_ms
     return f"""  do
     local from, stop, bound = f{tier}, {_stop(layout, tier)}, (newest - {layout.keep_ms[tier]}) / {length}
     if moved and c{tier} > 0 and read("<I4", state, from) + 1 <= bound then
       local kept = expire(state, from, stop, {size}, floor(bound))
       t{tier} = sub(state, copied, from - 1)
-      c{tier}, from, copied = (stop - kept) / {size}, kept, kept
+      c{tier}, copied = (stop - kept) / {size}, kept
     end
-    local tile = p{tier} and read("<I4", rows, p{tier})
-    if tile and tile + 1 > bound then
-      local where, there = locate(state, from, stop, {size}, tile)
-      a{tier}, copied = sub(state, copied, where - 1), where
-      if there then
-        local _, {olds} = read("{form}", state, where)
-        local _, {news} = read("{form}", rows, p{tier})
-        {greatest}
-        if {" + ".join(f"s{i}" for i in range(slots))} < EXACT then
-          x{tier} = pack("{form}", tile, {olds})
-        else
-          local old, new = sub(state, where, where + {size - 1}), sub(rows, p{tier}, p{tier} + {size - 1})
-          x{tier} = joined(LAYOUTS[{number}][{tier + 1}], old, new)
-        end
-        copied = where + {size}
-      else
-        x{tier} = sub(rows, p{tier}, p{tier} + {size - 1})
-        c{tier} = c{tier} + 1
-      end
+    if x{tier} and k{tier} + 1 > bound then
+      a{tier}, copied = sub(state, copied, w{tier} - 1), e{tier}
+      if w{tier} == e{tier} then c{tier} = c{tier} + 1 end
+    else
+      x{tier} = ""
     end
   end"""
 
