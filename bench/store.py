@@ -4,8 +4,8 @@
         [--json] [--write]
 
 Starts a node of its own, gives every card a hundred transactions in ninety days, then observes more in
-batches of 1, 16 and 64. CPU is the server's main thread (`INFO cpu`) and this process's own. Every
-transaction must have been observed.
+batches of 1, 16 and 64, and merges what Flink asserts of some (`bench.merges`). CPU is the server's main
+thread (`INFO cpu`) and this process's own. Every transaction must have been observed.
 """
 
 import tempfile
@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, Final
 
 from bench.command import arguments, teller, terms
+from bench.merges import merge_costs
 from cordon.evidence import Evidence
 from cordon.stack.port import Ports
 from cordon.stack.supervisor import Stack
@@ -34,6 +35,7 @@ START_MS = 19_700 * DAY
 DAYS = 90
 PER_CARD = 100
 ROUNDS = 8
+MERGED = 256
 # How many there are of an entity for each card; what is not named follows the card.
 SHARE = {"merchant": 0.3, "terminal": 0.5, "device": 1.2, "ip": 2.0}
 
@@ -89,6 +91,11 @@ def measure(
             # The least of several rounds: whatever else runs on the machine only adds.
             results[label] = {name: min(run[name] for run in runs) for name in runs[0]}
             say(f"{label}: {results[label]}")
+    parts = [
+        merge_costs(store, catalogue, events, MERGED, lambda: server_cpu_s(server)) for _ in range(ROUNDS)
+    ]
+    merges = {name: min(part[name] for part in parts) for name in parts[0]}
+    say(f"merges: {merges}")
     store.close()
     weights = bytes_per_entity(server, catalogue, entities)
     version = info(server, "server")
@@ -102,6 +109,7 @@ def measure(
         "cards": cards,
         "transactions": transactions,
         "cpu_us_per_transaction": results,
+        "merges_us_per_transaction": merges,
         "state": weights,
         **terms(seconds=time.monotonic() - began_s, runs=ROUNDS, connections=1),
     }
@@ -150,7 +158,7 @@ def purchases(
             )
             for name in entities
         )
-        yield Arrival(f"tx:{number}", b"c" * 16, b"o" * 16, b"p" * 600, targets)
+        yield Arrival(f"tx:{number}", b"c" * 16, b"o" * 16, b"p" * 1_200, targets)
 
 
 def pseudonym(entity: str, id_: str) -> str:
@@ -168,7 +176,7 @@ def observe(store: OnlineStore, events: Iterator[Arrival], count: int, batch: in
         now_ms = time.time_ns() // 1_000_000
         results = store.arrive(arrivals, now_ms=now_ms, deadline_ms=now_ms + 10_000)
         assert all(len(r.states) == len(a.targets) for r, a in zip(results, arrivals, strict=True))
-        store.complete([(a.key, a.owner, b"a" * 1_500) for a in arrivals])
+        store.complete([(a.key, a.owner, b"a" * 2_400) for a in arrivals])
         left -= len(arrivals)
     return making_s
 
