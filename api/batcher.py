@@ -79,7 +79,7 @@ class Batcher:
         """
         until = asyncio.get_running_loop().time() + self._patience_s
         while True:
-            answer = await self._submit(inbound)
+            answer = await self.submit(inbound)
             if not isinstance(answer, Pending) or asyncio.get_running_loop().time() > until:
                 return answer
             await asyncio.sleep(PENDING_POLL_S)
@@ -91,7 +91,8 @@ class Batcher:
         self._wake.set()
         return future
 
-    def _submit(self, inbound: Inbound) -> asyncio.Future[Answer]:
+    def submit(self, inbound: Inbound) -> asyncio.Future[Answer]:
+        """The answer of one attempt, which may be that another one is under way. Raises `QueueFull`."""
         if self.full:
             raise QueueFull
         loop = asyncio.get_running_loop()

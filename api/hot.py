@@ -3,8 +3,8 @@
 `POST /v1/decisions`, `/v1/labels`, `/v1/events`. Their documentation is in openapi.py; a test compares.
 """
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,14 +37,28 @@ KINDS: Final[dict[str, EventKind]] = {
 ALSO: Final[dict[str, tuple[str, ...]]] = {"/v1/decisions": ("GET",)}
 # Who may send events. docs/access.md has the table of all routes.
 WRITERS: Final[frozenset[Role]] = frozenset(("decide", "analyst", "admin"))
-_JSON_HEADERS: Final = [
+_JSON_HEADERS: Final = (
     (b"content-type", b"application/json"),
     *((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()),
-]
+)
+
+
+REFUSALS: Final = (AccessDenied, KeysAwaited, QueueFull, Problem)
+
+
+class Response(NamedTuple):
+    """Status, headers and body of an answer."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
 
 
 class HotRoutes:
-    """ASGI application: the three event routes here, everything else to `rest`."""
+    """ASGI application: the three event routes here, everything else to `rest`.
+
+    `open` and `close` are the two halves of a request, for whoever speaks HTTP (see hot_protocol.py).
+    """
 
     def __init__(
         self,
@@ -56,11 +70,11 @@ class HotRoutes:
         timer: Callable[[], int],
     ) -> None:
         self.rest = rest
-        self._batcher = batcher
+        self.batcher = batcher
+        self.body_bytes_max = body_bytes_max
+        self.timer = timer
         self._gate = gate
         self._metrics = metrics
-        self._body_bytes_max = body_bytes_max
-        self._timer = timer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -71,39 +85,54 @@ class HotRoutes:
             if scope["method"] in ALSO.get(scope["path"], ()):
                 await self.rest(scope, receive, send)
             else:
-                await _refuse(send, not_allowed(), allow=("POST", *ALSO.get(scope["path"], ())))
+                await _send(send, refusal(not_allowed(), ("POST", *ALSO.get(scope["path"], ()))))
             return
-        started = self._timer()
+        started = self.timer()
         kind = KINDS[scope["path"]]
         try:
-            require(self._gate.caller(scope["headers"]), WRITERS)
-            if self._batcher.full:
-                raise QueueFull
-            payload = _decode(await _read_body(receive, self._body_bytes_max))
-            answer = await self._batcher.decide(Inbound(kind, payload, "http"))
-            self._count(answer)
-            status, body = _shown(answer)
-        except AccessDenied as error:
-            await _refuse(send, of_denied(error))
-        except KeysAwaited:
-            await _refuse(send, keys_awaited())
-        except QueueFull:
-            self._metrics.count("cordon_overload", "queue")
-            await _refuse(send, overloaded())
-        except Problem as problem:
-            await _refuse(send, problem)
-        else:
-            headers = [*_JSON_HEADERS, (b"content-length", str(len(body)).encode())]
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-        if kind == "transaction":
-            self._metrics.observe("cordon_decision_seconds", (self._timer() - started) / 1e9)
+            self.admit(scope["headers"])
+            inbound = self.open(kind, await _read_body(receive, self.body_bytes_max))
+            response = self.close(await self.batcher.decide(inbound))
+        except REFUSALS as error:
+            response = self.refuse(error)
+        await _send(send, response)
+        self.note(kind, started)
 
-    def _count(self, answer: Answer) -> None:
+    def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Whether the caller may send events, and there is room. Raises what `refuse` takes."""
+        require(self._gate.caller(headers), WRITERS)
+        if self.batcher.full:
+            raise QueueFull
+
+    def open(self, kind: EventKind, body: bytes | bytearray) -> Inbound:
+        """What is to be decided. Raises `Problem`."""
+        return Inbound(kind, _decode(body), "http")
+
+    def close(self, answer: Answer) -> Response:
+        """What the caller is told of the engine's answer."""
         count_answer(self._metrics, answer, "http")
         problem = of_answer(answer)
         if problem is not None:
-            raise problem
+            return refusal(problem)
+        status, body = _shown(answer)
+        return Response(status, (*_JSON_HEADERS, (b"content-length", b"%d" % len(body))), body)
+
+    def refuse(self, error: BaseException) -> Response:
+        """What the caller is told of one of `REFUSALS`."""
+        match error:
+            case AccessDenied():
+                return refusal(of_denied(error))
+            case KeysAwaited():
+                return refusal(keys_awaited())
+            case Problem():
+                return refusal(error)
+        self._metrics.count("cordon_overload", "queue")
+        return refusal(overloaded())
+
+    def note(self, kind: EventKind, started: int) -> None:
+        """How long it took; `started`: of the timer."""
+        if kind == "transaction":
+            self._metrics.observe("cordon_decision_seconds", (self.timer() - started) / 1e9)
 
 
 def _shown(answer: Answer) -> tuple[int, bytes]:
@@ -117,7 +146,7 @@ def _shown(answer: Answer) -> tuple[int, bytes]:
     raise TypeError(answer)
 
 
-def _decode(body: bytes) -> Any:
+def _decode(body: bytes | bytearray) -> Any:
     try:
         return decode_json(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -143,11 +172,16 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
     return body
 
 
-async def _refuse(send: Send, problem: Problem, allow: tuple[str, ...] = ()) -> None:
+def refusal(problem: Problem, allow: tuple[str, ...] = ()) -> Response:
+    """A problem on the wire."""
     body = problem.body()
     headers = [(name.encode(), value.encode()) for name, value in problem.headers().items()]
-    headers.append((b"content-length", str(len(body)).encode()))
+    headers.append((b"content-length", b"%d" % len(body)))
     if allow:
         headers.append((b"allow", ", ".join(allow).encode()))
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return Response(problem.status, headers, body)
+
+
+async def _send(send: Send, response: Response) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    await send({"type": "http.response.body", "body": response.body})

@@ -83,6 +83,7 @@ def _worker(config: ServiceConfig, number: int, listening: Sequence[socket.socke
     from api.api_keys import KeysUnusable
     from api.app import Service, create_app
     from api.compose import compose, settle_garbage
+    from api.hot_protocol import HotProtocol
     from api.journal import JournalBusy, JournalUnavailable
     from api.key_set import KeySetUnusable
     from api.model import ModelRefused
@@ -108,7 +109,7 @@ def _worker(config: ServiceConfig, number: int, listening: Sequence[socket.socke
         uvicorn.Config(
             create_app(service),
             loop="uvloop",
-            http="httptools",
+            http=HotProtocol,
             ws="none",
             # Nothing here asks whom a proxy speaks for.
             proxy_headers=False,
