@@ -12,6 +12,7 @@ from api.attempts import Attempts
 from api.decide import Policy
 from api.engine import Engine, Limits, QueryStoreUnavailable
 from api.gauge import FreshnessGauge
+from api.intake.compiled import best
 from api.journal import Journal
 from api.journal_reader import contents
 from api.judge import Judge
@@ -122,8 +123,9 @@ class Bench:
         self.journal = Journal(directory / worker, segment_bytes=1 << 20)
         tokens = (f"{worker}{i:x}".encode().ljust(16, b".")[:16] for i in itertools.count(1))
         intake = Intake(
-            catalogue, PSEUDONYMS, rates("EUR"), lambda: next(tokens), observe=observe, sealing=sealing
-        )
+            catalogue, PSEUDONYMS, rates("EUR"), lambda: next(tokens), observe=observe, sealing=sealing,
+            stages=best(catalogue, PSEUDONYMS, rates("EUR")),
+        )  # fmt: skip
         chosen = policy or Policy("test", 10_000, "score_anyway")
         self.judge = Judge(catalogue, "demo", serving, rules, chosen, "test", lambda: 0)
         self.past = NoPast()
