@@ -20,7 +20,7 @@ PENDING_POLL_S = 0.02
 ROUNDS = 3
 # So many must wait for a batch to depart beside the one that is under way: every batch has costs of its own,
 # so that below that it is cheaper, and for all together sooner, to join them.
-AHEAD_MIN = 16
+AHEAD_MIN = 4
 # Events of the spare lane in one batch: while others ask, and after they have not asked for so long.
 SPARE_BUSY = 4
 SPARE_IDLE = 16
