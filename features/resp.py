@@ -25,6 +25,7 @@ Word = bytes | str | int
 Command = tuple[Word, ...]
 Reply = bytes | int | None | list["Reply"]
 READ_BYTES: Final = 262_144
+SEND_BYTES: Final = 4_194_304
 PAUSE_S: Final = 0.05
 # Error codes after which the same command may succeed, with nothing wrong on our side.
 _PASSING: Final = frozenset(
@@ -303,6 +304,8 @@ class Connection:
             sock.setblocking(False)
             return sock
         sock = socket.socket(socket.AF_UNIX)
+        # As much as the system allows: who sends a batch does not wait until the server has worked off most of it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         sock.settimeout(self._connect_s)
         try:
             sock.connect(self.address.path)
