@@ -44,8 +44,8 @@ PATIENCE_S: Final = 1.0
 """How long others wait for a partition that neither delivers nor says that it has ended."""
 RETRY_S: Final = 0.05
 PIECES: Final = 8
-"""Of what is taken at once: most of the store's time passes while another piece is worked at. A piece must fit
-the socket's buffer, or sending it waits for the store."""
+"""Of what is taken at once: most of the store's time passes while another piece is worked at. A piece must
+fit the socket's buffer, or sending it waits for the store."""
 FLYING_MAX: Final = 2
 SWEEP_EVERY_MS: Final = 10_000
 EXIT_TOO_MANY_BAD: Final = 3

@@ -304,7 +304,7 @@ class Connection:
             sock.setblocking(False)
             return sock
         sock = socket.socket(socket.AF_UNIX)
-        # As much as the system allows: who sends a batch does not wait until the server has worked off most of it.
+        # As much as the system allows: who sends a batch does not wait for the server to work it off.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         sock.settimeout(self._connect_s)
         try:

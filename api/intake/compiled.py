@@ -4,6 +4,7 @@ They take what is plainly regular and leave everything else to the reference, re
 compiler, or without Python's headers, the reference does it all (`best`); a test holds both equal.
 """
 
+import logging
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from features.store import Target
 from models.kernel.build import Source, library
 from models.kernel.errors import NotBuilt
 
+LOG = logging.getLogger("cordon.intake")
 _NAME: Final = "cordon_intake"
 INTAKE: Final = Source(
     "intake",
@@ -91,7 +93,8 @@ def best(catalogue: Catalogue, pseudonyms: Pseudonyms, rates: Rates) -> Stages:
     reference = Reference(catalogue, pseudonyms, rates)
     try:
         return Compiled(reference)
-    except NotBuilt:
+    except NotBuilt as error:
+        LOG.warning("Python reads transactions, not compiled code, which is slower: %s", error)
         return reference
 
 

@@ -7,6 +7,7 @@ the reference, and serves where there is no compiler and for rows that are not a
 """
 
 import ctypes
+import logging
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -24,6 +25,7 @@ from features.state import FORMAT
 from models.kernel.build import Source, library
 from models.kernel.errors import NotBuilt
 
+LOG = logging.getLogger("cordon.vectors")
 VECTORS: Final = Source("vectors", Path(__file__).parent, ("vectors.c",))
 Matrix = NDArray[np.float32]
 Lists = list[list[float | None]]
@@ -79,6 +81,7 @@ class Vectors:
             self._call = _load() if compiled else None
         except NotBuilt as error:
             self._call, self.fallback = None, str(error)
+            LOG.warning("numba makes vectors, not compiled code, which is slower: %s", error)
         self._kept: list[Any] = []
         self._plan = self._bind(catalogue)
         self._address = ctypes.addressof(self._plan)
