@@ -26,8 +26,8 @@ Costs = Mapping[str, float]
 
 # Parts of a result's CPU figures, by stage.
 STAGES: Final[Mapping[str, tuple[str, ...]]] = {
-    "decide": ("service", "door"),
-    "Redis": ("valkey",),
+    "decide": ("service", "door", "stream_door"),
+    "Redis": ("valkey", "redis"),
     "Kafka": ("kafka",),
     "publish": ("publisher",),
     "project": ("projector",),

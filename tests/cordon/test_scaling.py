@@ -54,6 +54,13 @@ def test_the_page_is_current():
     assert fill(PAGE.read_text(), RESULTS) == PAGE.read_text(), "run `make reference`"
 
 
+def test_parts_count_by_whatever_name_a_result_gives_them():
+    found = costs(
+        {"stream_door": 190.0, "redis": 180.0, "flink_jvm": 210.0, "flink_python": 5.0, "generator": 9.0}
+    )
+    assert {name: us for name, us in found.items() if us} == {"decide": 190.0, "Redis": 180.0, "Flink": 215.0}
+
+
 def test_cores_are_rate_times_cost_at_three_fifths_of_a_processor():
     assert cores(6_000, 100) == pytest.approx(1.0)
 
