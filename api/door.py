@@ -47,6 +47,7 @@ PIECES: Final = 8
 """Of what is taken at once: most of the store's time passes while another piece is worked at. A piece must
 fit the socket's buffer, or sending it waits for the store."""
 FLYING_MAX: Final = 2
+SIZE_MIN: Final = 8
 SWEEP_EVERY_MS: Final = 10_000
 EXIT_TOO_MANY_BAD: Final = 3
 LOG = logging.getLogger("cordon.door")
@@ -102,7 +103,7 @@ class Door:
         self._waiting_since_s: float | None = None
         self._next: dict[tuple[str, int], int] = {}
         self._bad = BadRun(self.config.dead_letters_max)
-        self._size_max = max(1, self.config.door_batch // PIECES)
+        self._size_max = max(SIZE_MIN, self.config.door_batch // PIECES)
         self._size = self._size_max
         self._todo: list[Taken] = []
         self._flying: deque[tuple[list[Taken], Flight]] = deque()
@@ -209,8 +210,10 @@ class Door:
     def _decide(self) -> None:
         """All that is to do, in pieces: while the store is at one, the piece before it is finished.
 
-        piece 1   begin | .. store .. | finish
-        piece 2                 begin | .. store .. | finish
+            piece 1   begin | .. store .. | finish
+            piece 2                 begin | .. store .. | finish
+
+        Raises what finishing does.
         """
         while self._todo or self._flying:
             if self._todo and len(self._flying) < FLYING_MAX:
@@ -255,7 +258,7 @@ class Door:
             else:
                 self.decided += 1
         # A batch that did not make it in time is tried again in smaller pieces.
-        self._size = min(self._size * 2, self._size_max) if in_time else max(8, self._size // 2)
+        self._size = min(self._size * 2, self._size_max) if in_time else max(SIZE_MIN, self._size // 2)
         if stopped:
             self._record_flying()
         self._deliver_letters()

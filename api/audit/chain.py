@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from api.segment import HASH_BYTES, LENGTH
-from models.kernel.build import Source, library
+from models.kernel.build import Source, library, report
 from models.kernel.errors import NotBuilt
 
 CHAIN: Final = Source("chain", Path(__file__).parent, ("chain.c",))
@@ -87,15 +87,10 @@ def best() -> Check:
         return by_python
 
 
-def main() -> int:
-    """Build, and say in one line what happened; not an error where there is none."""
-    try:
-        compiled()
-        sys.stdout.write(f"compiled verification: {library(CHAIN)}\n")
-    except NotBuilt as error:
-        sys.stdout.write(f"no compiled verification, Python verifies instead: {error}\n")
-    return 0
+def _built() -> Path:
+    compiled()
+    return library(CHAIN)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report("verification", _built, "Python verifies"))

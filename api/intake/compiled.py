@@ -22,7 +22,7 @@ from features.measure import Scalar
 from features.pseudonym import Pseudonyms
 from features.rates import Rates
 from features.store import Target
-from models.kernel.build import Source, library
+from models.kernel.build import Source, library, report
 from models.kernel.errors import NotBuilt
 
 LOG = logging.getLogger("cordon.intake")
@@ -98,15 +98,10 @@ def best(catalogue: Catalogue, pseudonyms: Pseudonyms, rates: Rates) -> Stages:
         return reference
 
 
-def main() -> int:
-    """Build, and say in one line what happened; not an error where there is none."""
-    try:
-        module()
-        sys.stdout.write(f"compiled intake: {library(INTAKE)}\n")
-    except NotBuilt as error:
-        sys.stdout.write(f"no compiled intake, Python does it instead: {error}\n")
-    return 0
+def _built() -> Path:
+    module()
+    return library(INTAKE)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report("intake", _built, "Python does it"))

@@ -16,6 +16,8 @@ from api.rules.vocabulary import Source
 
 Program = Callable[[Any, Any, Any], tuple[tuple[Any, ...], list[Any]]]
 """`(features, facts, circumstances)`: every rule's result, and those that count, in order."""
+NEVER_MS: Final = 2**62
+"""Expiry of a rule without one."""
 _SOURCES: Final[Mapping[Source, str]] = {
     "field": "fields({name!r})",
     "entity": "entities({name!r})",
@@ -122,7 +124,3 @@ def _rule(i: int, part: Part) -> Iterator[str]:
     yield f"                    counted.append(r{i})"
     yield "            else:"
     yield f"                r{i} = not_{i}"
-
-
-NEVER_MS: Final = 2**62
-"""Expiry of a rule without one."""

@@ -1,27 +1,9 @@
-/* What Python calls. The few symbols of CPython's stable ABI (3.11) that are needed are declared here, so that
- * no header of Python has to be installed; the running interpreter provides them. */
+/* What Python calls. */
 #include <math.h>
 
+#include "abi.h"
 #include "forest.h"
 
-typedef struct {
-    void *buf;
-    void *obj;
-    ptrdiff_t len;
-    ptrdiff_t itemsize;
-    int readonly;
-    int ndim;
-    char *format;
-    ptrdiff_t *shape;
-    ptrdiff_t *strides;
-    ptrdiff_t *suboffsets;
-    void *internal;
-} buffer_t;
-
-enum { WRITABLE = 0x0001, FORMAT = 0x0004, CONTIGUOUS = 0x0020 | 0x0010 | 0x0008 };
-
-int PyObject_GetBuffer(void *object, buffer_t *view, int flags);
-void PyBuffer_Release(buffer_t *view);
 void *PyEval_SaveThread(void);
 void PyEval_RestoreThread(void *state);
 

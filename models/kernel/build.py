@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,7 +57,10 @@ class Source:
 
 
 FOREST: Final = Source(
-    "forest", Path(__file__).parent, ("binding.c", "score.c", "explain.c", "tabulate.c"), ("forest.h",)
+    "forest",
+    Path(__file__).parent,
+    ("binding.c", "score.c", "explain.c", "tabulate.c"),
+    ("abi.h", "forest.h"),
 )
 
 
@@ -132,14 +136,14 @@ def _digest(*parts: bytes) -> str:
     return digest.hexdigest()[:12]
 
 
-def main() -> int:
-    """Build, and say in one line what happened; not an error where there is no compiler."""
+def report(name: str, build: Callable[[], Path], instead: str) -> int:
+    """Build, and say in one line what happened; not an error where it cannot be. The exit status."""
     try:
-        sys.stdout.write(f"compiled scoring: {library()}\n")
+        sys.stdout.write(f"compiled {name}: {build()}\n")
     except NotBuilt as error:
-        sys.stdout.write(f"no compiled scoring, XGBoost scores instead: {error}\n")
+        sys.stdout.write(f"no compiled {name}, {instead} instead: {error}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report("scoring", library, "XGBoost scores"))

@@ -1,6 +1,6 @@
 /* A batch's vectors from what the store and the door gave: `features/evaluate.py` again, without making arrays
  * of a row first. Names and structure follow that file, which says what everything means; a test holds both to
- * the same bits. Python's objects are read through the stable ABI, as in binding.c; whatever is not as it
+ * the same bits. Python's objects are read through the stable ABI, see abi.h; whatever is not as it
  * usually is (another type, a number that does not fit) is left to the file above. The interpreter lock is
  * held: a row takes a few microseconds, and nothing here runs Python's own code. */
 #include <math.h>
@@ -8,28 +8,11 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef struct {
-    void *buf;
-    void *obj;
-    ptrdiff_t len;
-    ptrdiff_t itemsize;
-    int readonly;
-    int ndim;
-    char *format;
-    ptrdiff_t *shape;
-    ptrdiff_t *strides;
-    ptrdiff_t *suboffsets;
-    void *internal;
-} buffer_t;
+#include "abi.h"
 
-enum { WRITABLE = 0x0001, FORMAT = 0x0004, CONTIGUOUS = 0x0020 | 0x0010 | 0x0008 };
-
-typedef struct object object_t;
 extern object_t _Py_NoneStruct;
 #define NONE (&_Py_NoneStruct)
 
-int PyObject_GetBuffer(object_t *object, buffer_t *view, int flags);
-void PyBuffer_Release(buffer_t *view);
 object_t *PyTuple_GetItem(object_t *tuple, ptrdiff_t place);
 object_t *PyList_GetItem(object_t *list, ptrdiff_t place);
 ptrdiff_t PyList_Size(object_t *list);

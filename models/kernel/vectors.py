@@ -22,11 +22,11 @@ from features.evaluate import HEADER, Evaluator, Row
 from features.feature import FieldTerm
 from features.schema import Schema
 from features.state import FORMAT
-from models.kernel.build import Source, library
+from models.kernel.build import Source, library, report
 from models.kernel.errors import NotBuilt
 
 LOG = logging.getLogger("cordon.vectors")
-VECTORS: Final = Source("vectors", Path(__file__).parent, ("vectors.c",))
+VECTORS: Final = Source("vectors", Path(__file__).parent, ("vectors.c",), ("abi.h",))
 Matrix = NDArray[np.float32]
 Lists = list[list[float | None]]
 _KINDS: Final = ("hour", "weekday", "time_of_day", "present", "mismatch", "reference", "category", "number")
@@ -160,15 +160,10 @@ class Vectors:
         return int(table.ctypes.data)
 
 
-def main() -> int:
-    """Build, and say in one line what happened; not an error where there is no compiler."""
-    try:
-        _load()
-        sys.stdout.write(f"compiled vectors: {library(VECTORS)}\n")
-    except NotBuilt as error:
-        sys.stdout.write(f"no compiled vectors, numba makes them instead: {error}\n")
-    return 0
+def _built() -> Path:
+    _load()
+    return library(VECTORS)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report("vectors", _built, "numba makes them"))

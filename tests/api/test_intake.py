@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from api.intake import tables
-from api.intake.compiled import Compiled, best, main, module
+from api.intake.compiled import Compiled, best, module
 from api.intake.stages import Reference
 from api.record import encode_json
 from features import Catalogue, Distinct, Entity, Field, Gap, Schema, Speed, Where, Window, load
@@ -338,8 +338,3 @@ def test_a_schema_beyond_the_compiled_ones_stays_with_python():
     found = best(catalogue, Pseudonyms("demo", SECRET), rates("EUR"))
     assert isinstance(found, Reference)
     assert isinstance(best(MIXED, Pseudonyms("demo", SECRET), rates("EUR")), Compiled)
-
-
-def test_it_says_what_was_built(capsys):
-    assert main() == 0
-    assert capsys.readouterr().out.startswith("compiled intake: ")

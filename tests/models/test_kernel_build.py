@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.kernel import build
+from models.kernel.errors import NotBuilt
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,3 +113,13 @@ def test_a_compiler_from_the_environment_may_have_arguments(monkeypatch):
     assert compiler is None or compiler[1:] == (b"cc", b"-m64")
     monkeypatch.setenv("CC", "/nowhere/cc")
     assert build.find_compiler() is None
+
+
+def test_what_was_built_is_said_in_one_line_and_what_was_not_is_no_error(capsys):
+    def broken():
+        raise NotBuilt("no compiler")
+
+    assert build.report("vectors", build.library, "numba makes them") == 0
+    assert capsys.readouterr().out == f"compiled vectors: {build.library()}\n"
+    assert build.report("vectors", broken, "numba makes them") == 0
+    assert capsys.readouterr().out == "no compiled vectors, numba makes them instead: no compiler\n"
