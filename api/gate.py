@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from api.access import AccessConfig, AccessDenied, Caller
-from api.api_keys import ApiKeys, KeysUnusable, digest, of_file, of_setting
+from api.api_keys import ApiKey, ApiKeys, KeysUnusable, digest, of_file, of_setting
 from api.key_set import KeySet, KeySetUnusable, is_file, parse, read
 from api.tokens import TokenPolicy, UnknownKey, Verified, looks_like_token, verify
 
@@ -56,6 +56,7 @@ class Gate:
         self._file_state: tuple[int, int, int] | None = None
         self._public: KeySet = {}
         self._remembered: dict[bytes, Verified] = {}
+        self._seen: dict[bytes, ApiKey] = {}
         self._wanted = asyncio.Event()
         if config.keys_file is not None:
             self._read_file(config.keys_file)
@@ -88,8 +89,11 @@ class Gate:
             del self._remembered[credential]
         if len(credential) > CREDENTIAL_BYTES_MAX:
             raise AccessDenied(401, f"the credential is longer than {CREDENTIAL_BYTES_MAX} bytes")
-        key = self._api_keys.get(digest(credential))
+        key = self._seen.get(credential) or self._api_keys.get(digest(credential))
         if key is not None:
+            if len(self._seen) >= REMEMBERED_MAX:
+                self._seen.clear()
+            self._seen[credential] = key
             if key.expires_ms is not None and self._clock() >= key.expires_ms:
                 raise AccessDenied(401, "the API key has expired")
             return key.caller
@@ -134,6 +138,7 @@ class Gate:
     def _read_file(self, path: Path) -> None:
         self._file_state = _state(path)
         self._api_keys = {**of_file(path), **self._own}
+        self._seen.clear()
 
     async def _follow_issuer(self) -> None:
         while True:

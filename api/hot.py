@@ -37,7 +37,7 @@ KINDS: Final[dict[str, EventKind]] = {
 ALSO: Final[dict[str, tuple[str, ...]]] = {"/v1/decisions": ("GET",)}
 # Who may send events. docs/access.md has the table of all routes.
 WRITERS: Final[frozenset[Role]] = frozenset(("decide", "analyst", "admin"))
-_JSON_HEADERS: Final = (
+JSON_HEADERS: Final = (
     (b"content-type", b"application/json"),
     *((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()),
 )
@@ -47,7 +47,7 @@ REFUSALS: Final = (AccessDenied, KeysAwaited, QueueFull, Problem)
 
 
 class Response(NamedTuple):
-    """Status, headers and body of an answer."""
+    """Status, headers (without the length) and body of an answer."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
@@ -115,7 +115,7 @@ class HotRoutes:
         if problem is not None:
             return refusal(problem)
         status, body = _shown(answer)
-        return Response(status, (*_JSON_HEADERS, (b"content-length", b"%d" % len(body))), body)
+        return Response(status, JSON_HEADERS, body)
 
     def refuse(self, error: BaseException) -> Response:
         """What the caller is told of one of `REFUSALS`."""
@@ -174,14 +174,13 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
 
 def refusal(problem: Problem, allow: tuple[str, ...] = ()) -> Response:
     """A problem on the wire."""
-    body = problem.body()
     headers = [(name.encode(), value.encode()) for name, value in problem.headers().items()]
-    headers.append((b"content-length", b"%d" % len(body)))
     if allow:
         headers.append((b"allow", ", ".join(allow).encode()))
-    return Response(problem.status, headers, body)
+    return Response(problem.status, headers, problem.body())
 
 
 async def _send(send: Send, response: Response) -> None:
-    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})

@@ -4,6 +4,8 @@ A plain POST of an event is read, asked and answered on its connection: no scope
 between them. Whatever is not plain (another route or method, HTTP/1.0, `Expect`, an upgrade, a request that
 waits behind another of its connection, a caller who does not read) goes uvicorn's usual way to the ASGI
 application, which answers the hot routes as well. A test holds both ways to the same answers.
+
+A request that comes in one piece with a head that was read before (heads.py) is not read again.
 """
 
 import asyncio
@@ -14,29 +16,47 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api.answer import Answer, Pending
-from api.hot import KINDS, REFUSALS, HotRoutes, Response
+from api.heads import Head, Heads
+from api.hot import JSON_HEADERS, KINDS, REFUSALS, HotRoutes, Response
 from api.problem import too_large
 from api.work import EventKind, Inbound
 
 LOG = logging.getLogger("cordon.api")
-FAILED: Final = Response(
-    500,
-    ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")),
-    b"Internal Server Error",
-)
+FAILED: Final = Response(500, ((b"content-type", b"text/plain; charset=utf-8"),), b"Internal Server Error")
 _KINDS: Final[dict[bytes, EventKind]] = {path.encode(): kind for path, kind in KINDS.items()}
+_HEADS: Final = Heads()
+
+
+def _opening(response: Response) -> bytes:
+    """An answer's first lines, up to the length of its body."""
+    lines = [b"%b: %b\r\n" % header for header in response.headers]
+    return b"".join((STATUS_LINE[response.status], *lines, b"content-length: "))
+
+
+_OPENINGS: Final = {status: _opening(Response(status, JSON_HEADERS, b"")) for status in (200, 202)}
 
 
 class Exchange:
-    """One request on the short way, in place of uvicorn's cycle. `started`: of the timer."""
+    """One request on the short way, in place of uvicorn's cycle. `started`: of the timer; `admitted`: the
+    caller may send it."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "kind", "more_body", "response_complete", "started")
+    __slots__ = (
+        "admitted",
+        "body",
+        "disconnected",
+        "keep_alive",
+        "kind",
+        "more_body",
+        "response_complete",
+        "started",
+    )
 
-    def __init__(self, kind: EventKind, started: int, *, keep_alive: bool) -> None:
+    def __init__(self, kind: EventKind, started: int, body: bytes | bytearray, *, keep_alive: bool) -> None:
         self.kind = kind
         self.started = started
         self.keep_alive = keep_alive
-        self.body = bytearray()
+        self.body = body
+        self.admitted = False
         self.more_body = True
         self.response_complete = False
         self.disconnected = False
@@ -54,6 +74,7 @@ class HotProtocol(HttpToolsProtocol):
     """One connection."""
 
     hot: HotRoutes
+    heads: Heads = _HEADS
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -62,9 +83,53 @@ class HotProtocol(HttpToolsProtocol):
             raise TypeError(app)
         self.hot = app
         self._asking: set[asyncio.Task[Answer]] = set()
+        self._between = True
+        self._begun = 0
+        self._idle_s: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the caller: a whole request as it was read before, or whatever else."""
+        if not self._between:
+            super().data_received(data)
+            return
+        cycle: Any = self.cycle
+        if (cycle is None or cycle.response_complete) and not self.flow.write_paused:
+            found = self.heads.find(data)
+            if found is not None:
+                self._again(*found, data)
+                return
+        begun = self._begun
+        super().data_received(data)
+        read: Any = self.cycle
+        if (
+            self._between
+            and self._begun == begun + 1
+            and read is not cycle
+            and isinstance(read, Exchange)
+            and read.keep_alive
+            and read.admitted
+        ):
+            self.heads.keep(data, read.kind, self.headers, len(read.body))
+
+    def _again(self, head: Head, end: int, data: bytes) -> None:
+        """A request with a head that was read before; `end`: of the head."""
+        self._idle_s = None
+        exchange: Any = Exchange(head.kind, self.hot.timer(), data[end:], keep_alive=True)
+        self.cycle = exchange
+        try:
+            self.hot.admit(head.headers)
+        except REFUSALS as error:
+            self._answer(exchange, self.hot.refuse(error))
+        else:
+            if len(exchange.body) > self.hot.body_bytes_max:
+                self._answer(exchange, self.hot.refuse(too_large()))
+            else:
+                self._ask(exchange)
 
     def on_message_begin(self) -> None:
         """A request line follows; its scope is made where somebody needs it."""
+        self._between = False
+        self._begun += 1
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -84,12 +149,15 @@ class HotProtocol(HttpToolsProtocol):
         ):
             self._usual()
             return
-        exchange: Any = Exchange(kind, self.hot.timer(), keep_alive=self.parser.should_keep_alive())
+        keep_alive = self.parser.should_keep_alive()
+        exchange: Any = Exchange(kind, self.hot.timer(), bytearray(), keep_alive=keep_alive)
         self.cycle = exchange
         try:
             self.hot.admit(self.headers)
         except REFUSALS as error:
             self._answer(exchange, self.hot.refuse(error))
+        else:
+            exchange.admitted = True
 
     def _usual(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -110,6 +178,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: ask."""
+        self._between = True
         exchange: Any = self.cycle
         if not isinstance(exchange, Exchange):
             super().on_message_complete()
@@ -147,11 +216,47 @@ class HotProtocol(HttpToolsProtocol):
         self.hot.note(exchange.kind, exchange.started)
         if exchange.disconnected:
             return
-        lines = [STATUS_LINE[response.status]]
-        for name, value in response.headers:
-            lines += (name, b": ", value, b"\r\n")
-        lines += (b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n", response.body)
-        self.transport.write(b"".join(lines))
+        known = _OPENINGS.get(response.status) if response.headers is JSON_HEADERS else None
+        opening = _opening(response) if known is None else known
+        rest = b"%b%d\r\n\r\n%b" if exchange.keep_alive else b"%b%d\r\nconnection: close\r\n\r\n%b"
+        self.transport.write(rest % (opening, len(response.body), response.body))
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer of an idle connection, which runs on from request to request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._watch(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_s = None
+
+    def _watch(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Close the connection if it has been idle for so long; if it was not, look again when it may be."""
+        self.timeout_keep_alive_task = None
+        if self._idle_s is None:
+            return
+        left_s = self._idle_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._watch(left_s)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, and its timer with it."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
