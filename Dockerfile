@@ -23,7 +23,8 @@ COPY features features
 COPY models models
 COPY api api
 RUN /opt/venv/bin/python -m models.kernel.build && /opt/venv/bin/python -m models.kernel.vectors \
-    && /opt/venv/bin/python -m api.audit.chain && /opt/venv/bin/python -m api.intake.compiled
+    && /opt/venv/bin/python -m api.audit.chain && /opt/venv/bin/python -m api.intake.compiled \
+    && /opt/venv/bin/python -m api.syncing
 
 FROM python AS flink-build
 # Flink's own libraries and pemja are built from source distributions: a compiler and Java's headers.

@@ -1,23 +1,27 @@
-"""Micro-batches for the HTTP door: whatever waits is decided together, one batch at a time.
+"""Micro-batches for the HTTP door: whatever waits is decided together.
 
 The engine runs inline on the event loop: a hop to a thread would cost more than the batch takes, and while
-one batch is being decided the next one gathers. The store's share of a batch overlaps with the one before.
+one batch is being decided the next one gathers. What store and disk do of a batch overlaps with all others.
 """
 
 import asyncio
-import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from api.answer import Answer, Pending
-from api.engine import Engine, Flight
+from api.engine import Engine
+from api.flight import Flight
 from api.work import Inbound
 
 PENDING_POLL_S = 0.02
-# Between two batches the event loop sends the answers, reads what has arrived, and lets that join the queue.
+# Between two turns the event loop sends the answers, reads what has arrived, and lets that join the queue.
 ROUNDS = 3
+# How often it is looked whether a batch has been at the store for too long.
+LOOK_S = 0.02
+# Answers go to their claims with the next batch, or after so long.
+FLUSH_S = 0.005
 # So many must wait for a batch to depart beside the one that is under way: every batch has costs of its own,
 # so that below that it is cheaper, and for all together sooner, to join them.
 AHEAD_MIN = 4
@@ -63,6 +67,12 @@ class Batcher:
         self._asked_s = -math.inf
         self._rested_s = 0.0
         self._pace_s = 0.0
+        self._answered_s = 0.0
+        self._departed: deque[_Batch] = deque()
+        self._recorded: deque[_Batch] = deque()
+        self._look: asyncio.TimerHandle | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._flush: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self.on_batch: Callable[[int], None] = lambda size: None
 
@@ -104,62 +114,108 @@ class Batcher:
     async def run(self) -> None:
         """Drain until cancelled. What the engine raises stops the process: it is fenced or broken.
 
-            batch 1   begin | .. store .. | finish
-            batch 2                 begin | .. store .. | finish
+            batch 1   begin | .. store .. | record | .. disk .. | answer
+            batch 2                 begin | .. store .. | record | .. disk .. | answer
 
-        While the store is at one batch, the one before is finished, where enough wait for that
-        (`AHEAD_MIN`): neither waits for the other.
+        While store and disk are at their batches, the loop does what else there is: it reads requests, begins
+        the next batch (beside another one at the store only where enough wait, `AHEAD_MIN`), judges one.
         """
-        under_way: list[_Batch] = []
+        loop = asyncio.get_running_loop()
+        descriptors = self._engine.descriptors
+        for descriptor in descriptors:
+            loop.add_reader(descriptor, self._wake.set)
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._waiting or self._spare or under_way:
-                    if not self._waiting and not under_way:
-                        await self._rest()
-                    await self._round(under_way)
-                self._engine.flush(now_ms=self._clock())
+                while self._turn():
+                    for _ in range(ROUNDS):
+                        await asyncio.sleep(0)
         finally:
-            for batch in under_way:
+            for descriptor in descriptors:
+                loop.remove_reader(descriptor)
+            for batch in (*self._departed, *self._recorded):
                 batch.cancel()
             for _, future, _ in (*self._waiting, *self._spare):
                 future.cancel()
 
-    async def _round(self, under_way: list["_Batch"]) -> None:
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        taken = self._ahead(began_s) if under_way else self._take(began_s)
-        if taken:
-            batch = _Batch([future for _, future in taken], began_s)
-            under_way.append(batch)
+    def _turn(self) -> bool:
+        """Everything that can be done now; whether there was anything."""
+        engine, loop, busy = self._engine, asyncio.get_running_loop(), False
+        if self._recorded and engine.is_durable(self._recorded[0].flight):
+            self._answer()
+            busy = True
+        first = self._departed[0].flight if self._departed else None
+        landed = engine.has_landed(first) and first is not None
+        now_s = loop.time()
+        if taken := self._take(now_s):
+            self._begin(taken, now_s)
+            busy = True
+        if landed:
+            # The disk may be at the batch before; this one is written after that.
+            engine.record(self._departed[0].flight)
+            self._recorded.append(self._departed.popleft())
+            busy = True
+        if self._spare and self._rest is None and not (busy or self._departed or self._recorded):
+            # Its part of the time only, while others ask.
+            self._rest = loop.call_at(self._rested_s, self._rested)
+        return busy
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._wake.set()
+
+    def _begin(self, taken: list[tuple[Inbound, asyncio.Future[Answer]]], now_s: float) -> None:
+        batch = _Batch([future for _, future in taken], now_s, Flight([]))
+        try:
             batch.flight = self._engine.begin([inbound for inbound, _ in taken], now_ms=self._clock())
-        if len(under_way) > 1 or not taken:
-            self._finish(under_way)
-        for _ in range(ROUNDS):
-            await asyncio.sleep(0)
-        if len(taken) == self._size_max:
-            self._pace_s += PACE_WEIGHT * ((loop.time() - began_s) / len(taken) - self._pace_s)
+        except BaseException:
+            batch.cancel()
+            raise
+        self._departed.append(batch)
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 
-    async def _rest(self) -> None:
-        """Give the spare lane a part of the time only, while others ask; they end the rest."""
-        rest_s = self._rested_s - asyncio.get_running_loop().time()
-        if rest_s > 0:
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), rest_s)
+    def _look_again(self) -> None:
+        """A store that does not answer at all wakes nobody: is its time up?"""
+        self._look = None
+        if self._departed:
+            self._wake.set()
+            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 
-    def _ahead(self, now_s: float) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
-        """A batch beside the one under way."""
-        return self._take(now_s) if len(self._waiting) >= AHEAD_MIN else []
+    def _answer(self) -> None:
+        """The batch that was recorded first."""
+        batch, loop = self._recorded[0], asyncio.get_running_loop()
+        answers = self._engine.answer(batch.flight)
+        self._recorded.popleft()
+        now_s = loop.time()
+        if len(answers) == self._size_max:
+            took_s = now_s - max(batch.began_s, self._answered_s)
+            self._pace_s += PACE_WEIGHT * (took_s / len(answers) - self._pace_s)
+        self._answered_s = now_s
+        self.on_batch(len(answers))
+        if self._spare:
+            # Whichever lane this was: the one that has time comes after twice of what was just taken.
+            self._rested_s = now_s + SPARE_REST * (now_s - batch.began_s) if self._busy(now_s) else 0.0
+        for future, answer in zip(batch.futures, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+        if self._flush is None:
+            self._flush = loop.call_later(FLUSH_S, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        self._engine.flush(now_ms=self._clock())
 
     def _take(self, now_s: float) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
-        """A batch of those that wait. If there are none, a small one of the spare lane: whoever comes next
-        waits for that one, and for no other."""
+        """A batch of those that wait. If there are none, and nothing is under way, a small one of the spare
+        lane: whoever comes next waits for that one, and for no other."""
         if self._waiting:
+            if len(self._waiting) < (1, AHEAD_MIN, math.inf)[len(self._departed)]:
+                return []
             self._asked_s = now_s
             return self._next(self._waiting, self._size_max, now_s)
-        if now_s < self._rested_s:
+        if self._departed or self._recorded or now_s < self._rested_s:
             return []
         return self._next(self._spare, SPARE_BUSY if self._busy(now_s) else SPARE_IDLE, now_s)
 
@@ -182,30 +238,14 @@ class Batcher:
                 taken.append((inbound, future))
         return taken
 
-    def _finish(self, under_way: list["_Batch"]) -> None:
-        if not under_way:
-            return
-        batch = under_way[0]
-        assert batch.flight is not None
-        answers = self._engine.finish(batch.flight)
-        del under_way[0]
-        self.on_batch(len(answers))
-        if self._spare:
-            # Whichever lane this was: the one that has time comes after twice of what was just taken.
-            now_s = asyncio.get_running_loop().time()
-            self._rested_s = now_s + SPARE_REST * (now_s - batch.began_s) if self._busy(now_s) else 0.0
-        for future, answer in zip(batch.futures, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
-
 
 @dataclass(slots=True)
 class _Batch:
-    """Callers of one batch, when it was taken, and its flight once it has begun."""
+    """Callers of one batch, when it was taken, and its flight."""
 
     futures: list[asyncio.Future[Answer]]
     began_s: float
-    flight: Flight | None = None
+    flight: Flight
 
     def cancel(self) -> None:
         """Nobody will answer."""

@@ -31,6 +31,8 @@ from api.rules.registry import Refused, Registry
 from api.rules.rule import EMPTY, RuleSet
 from api.rules.shelf import SetChanged, SetMissing
 from api.rules.vocabulary import vocabulary_of
+from api.syncing import Syncing
+from api.syncing import best as syncing_best
 from api.vault.directory import Follower, Kept, Vault, VaultUnusable
 from api.vault.seal import NONCE_BYTES, Sealer
 from api.work import OWNER_BYTES, Intake
@@ -217,7 +219,7 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock:
     follower = follower_of(vault, worker)
     sealer = Sealer(follower.kept, config.tenant, Drawn(NONCE_BYTES, secrets.token_bytes))
     attempts = Attempts(parent)
-    journal = open_journal(parent / worker, config.segment_bytes)
+    journal = open_journal(parent / worker, config.segment_bytes, syncing_best())
     table = rates(catalogue.schema.base_currency)
     intake = Intake(
         catalogue,
@@ -246,17 +248,17 @@ def compose(config: ServiceConfig, worker: str, timer: Callable[[], int], clock:
     )  # fmt: skip
 
 
-def open_journal(directory: Path, segment_bytes: int) -> Journal:
+def open_journal(directory: Path, segment_bytes: int, syncing: Syncing) -> Journal:
     """The worker's journal; a predecessor, or the publisher at a dead worker's tail, may hold it briefly.
 
     Raises `JournalBusy`, `JournalUnavailable`, `Damage`.
     """
     for _ in range(BUSY_TRIES):
         try:
-            return Journal(directory, segment_bytes=segment_bytes)
+            return Journal(directory, segment_bytes=segment_bytes, syncing=syncing)
         except JournalBusy:
             time.sleep(BUSY_WAIT_S)
-    return Journal(directory, segment_bytes=segment_bytes)
+    return Journal(directory, segment_bytes=segment_bytes, syncing=syncing)
 
 
 def settle_garbage() -> None:

@@ -25,7 +25,7 @@ from api.answer import Answer, Pending, Unavailable, Unknown
 from api.brakes.patrol import Round
 from api.compose import Parts, compose, settle_garbage
 from api.config import InvalidConfiguration, ServiceConfig, here
-from api.engine import Flight
+from api.flight import Flight
 from api.journal import JournalBusy, JournalUnavailable
 from api.letter import BadRun, Envelopes, Fault, Place, fault_of
 from api.metrics import Metrics, count_answer
@@ -43,10 +43,10 @@ AHEAD_BATCHES: Final = 8
 PATIENCE_S: Final = 1.0
 """How long others wait for a partition that neither delivers nor says that it has ended."""
 RETRY_S: Final = 0.05
-PIECES: Final = 8
-"""Of what is taken at once: most of the store's time passes while another piece is worked at. A piece must
-fit the socket's buffer, or sending it waits for the store."""
-FLYING_MAX: Final = 2
+PIECES: Final = 16
+"""Of what is taken at once: the store's time passes while other pieces are worked at. The replies to a piece
+must fit the socket's buffer, or the store waits for somebody who reads them."""
+FLYING_MAX: Final = 3
 SIZE_MIN: Final = 8
 SWEEP_EVERY_MS: Final = 10_000
 EXIT_TOO_MANY_BAD: Final = 3
@@ -107,6 +107,7 @@ class Door:
         self._size = self._size_max
         self._todo: list[Taken] = []
         self._flying: deque[tuple[list[Taken], Flight]] = deque()
+        self._recorded: deque[tuple[list[Taken], Flight]] = deque()
         self._swept_ms = 0
         self._letters_failed: KafkaError | None = None
         self._round = Round(parts.patrol)
@@ -208,21 +209,27 @@ class Door:
         self._paused = set(wanted)
 
     def _decide(self) -> None:
-        """All that is to do, in pieces: while the store is at one, the piece before it is finished.
+        """All that is to do, in pieces: while store and disk are at some, others are worked at.
 
-            piece 1   begin | .. store .. | finish
-            piece 2                 begin | .. store .. | finish
+            piece 1   begin | .. store .. | record | .. disk .. | answer
+            piece 2           begin | .. store ..      | record | .. disk .. | answer
 
-        Raises what finishing does.
+        Raises what landing does.
         """
-        while self._todo or self._flying:
+        engine = self.parts.engine
+        while self._todo or self._flying or self._recorded:
             if self._todo and len(self._flying) < FLYING_MAX:
                 now, self._todo = self._todo[: self._size], self._todo[self._size :]
                 self._flying.append((now, self._begin(now)))
-            else:
-                taken, flight = self._flying.popleft()
-                self._land(taken, self.parts.engine.finish(flight))
-        self.parts.engine.flush(now_ms=self._clock())
+            elif self._flying:
+                engine.record(self._flying[0][1])
+                self._recorded.append(self._flying.popleft())
+            if len(self._recorded) > 1 or not (self._flying or self._todo):
+                taken, flight = self._recorded.popleft()
+                self._land(taken, engine.answer(flight))
+            engine.has_landed(None)
+        engine.flush(now_ms=self._clock())
+        self._commit(asynchronous=True)
 
     def _begin(self, taken: Sequence[Taken]) -> Flight:
         events = [t.event for t in taken if isinstance(t.event, Inbound)]
@@ -232,7 +239,7 @@ class Door:
         return self.parts.engine.begin(events, now_ms=self._clock())
 
     def _land(self, taken: Sequence[Taken], found: Sequence[Answer]) -> None:
-        """What became of one piece: letters, what is kept aside, the offsets. Raises `TooManyBad`."""
+        """What became of one piece: letters, what is kept aside. Raises `TooManyBad`."""
         answers = iter(found)
         stopped = False
         blocked = False
@@ -262,8 +269,8 @@ class Door:
         if stopped:
             self._record_flying()
         self._deliver_letters()
-        self._commit(asynchronous=not stopped)
         if stopped:
+            self._commit(asynchronous=False)
             raise TooManyBad(
                 f"more than {self._bad.limit} bad messages in a row; nothing was skipped silently"
             )
@@ -272,9 +279,14 @@ class Door:
 
     def _record_flying(self) -> None:
         """What the store has seen is recorded before the door stops; it is delivered again, and replayed."""
-        while self._flying:
-            taken, flight = self._flying.popleft()
-            self.parts.engine.finish(flight)
+        engine = self.parts.engine
+        while self._recorded or self._flying:
+            if self._recorded:
+                taken, flight = self._recorded.popleft()
+            else:
+                taken, flight = self._flying.popleft()
+                engine.record(flight)
+            engine.answer(flight)
             self._todo = [*self._todo, *taken]
 
     def _waiting_ids(self) -> set[object]:
@@ -305,7 +317,7 @@ class Door:
     def _handled(self) -> dict[tuple[str, int], int]:
         """Next offset of every partition: all before it is in the journal, or a dead letter."""
         offsets = dict(self._next)
-        flying = [item for taken, _ in self._flying for item in taken]
+        flying = [item for taken, _ in (*self._recorded, *self._flying) for item in taken]
         for item in (*self._aside, *flying, *self._todo):
             where = item.place.topic, item.place.partition
             if where in offsets:

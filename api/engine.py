@@ -1,11 +1,18 @@
 """The engine behind both doors: claim and observe, vector, score, rules, journal, claims, answers.
 
-One batch is one pipelined call to the store, one call to the scorer, one `fdatasync`. Everything here is
-synchronous; the only state that outlives a batch is what is known about the parts' health.
+One batch is one pipelined call to the store, one call to the scorer, one `fdatasync`. A caller who has other
+things to do while the store or the disk is at it takes a batch's steps one by one:
+
+    begin    validate, send off what is claimed and observed      has_landed: the store has answered
+    record   judge, write                                         is_durable: the disk has answered
+    answer   claims, answers
+
+Flights take each step in the order of their departure. The only state that outlives a batch is what is known
+about the parts' health.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from api.answer import (
@@ -20,6 +27,7 @@ from api.answer import (
 )
 from api.attempts import Attempts
 from api.breaker import Breaker
+from api.flight import Flight, Verdicts
 from api.gauge import FreshnessGauge
 from api.journal import Journal, JournalUnavailable
 from api.judge import Judge, Judged, Read
@@ -57,22 +65,6 @@ class Limits:
     record_within_ms: int = 3_500
     lateness_ms: int | None = None
     future_skew_ms: int | None = None
-
-
-@dataclass(slots=True)
-class Flight:
-    """A batch between its two halves.
-
-    `answers`: known so far, in order. `works`: by key, with their place among the answers; `twins`: further
-    ones of the same ids. `departed`: whether the store will say something. `started`: of the timer.
-    """
-
-    answers: list[Answer | None]
-    works: dict[str, tuple[int, Work]] = field(default_factory=dict)
-    twins: list[tuple[int, Work]] = field(default_factory=list)
-    now_ms: int = 0
-    started: int = 0
-    departed: bool = False
 
 
 class Engine:
@@ -143,9 +135,9 @@ class Engine:
             self._store_failed(now_ms)
 
     def begin(self, inbound: Sequence[Inbound], *, now_ms: int) -> Flight:
-        """First half of `decide_batch`: validate, and send off what is to be claimed and observed.
+        """First step of `decide_batch`: validate, and send off what is to be claimed and observed.
 
-        While the store is at it, the batch before may be finished: flights land in the order of departure.
+        While the store is at it, the batch before may be finished.
         """
         if self.journal.failure is not None and not self._revive_journal(now_ms):
             return Flight([Unavailable("journal")] * len(inbound))
@@ -173,14 +165,42 @@ class Engine:
         return flight
 
     def finish(self, flight: Flight) -> list[Answer]:
-        """Second half of `decide_batch`: judge, record, answer. Raises `JournalFenced`: stop the process."""
-        ordered, now_ms, answers = list(flight.works.values()), flight.now_ms, flight.answers
-        works = [work for _, work in ordered]
+        """The other steps of `decide_batch`. Raises `JournalFenced`: stop the process."""
+        self.record(flight)
+        return self.answer(flight)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What becomes readable when a flight may have landed, or be durable."""
+        return [fd for fd in (self.store.descriptor, self.journal.syncing.descriptor) if fd is not None]
+
+    def has_landed(self, flight: Flight | None) -> bool:
+        """Whether `record` would not wait for the store. `flight`: of those that departed the first one, if
+        there is any."""
+        return self.store.landed() or (flight is not None and not flight.departed)
+
+    def record(self, flight: Flight) -> None:
+        """Second step: judge and write. Of the flights before, all are answered or recorded; what is recorded
+        is made durable first. Raises `JournalFenced`: stop the process."""
+        works = [work for _, work in flight.works.values()]
         observed: list[Observed | None] = [None] * len(works)
         if flight.departed:
-            observed = self._seen(self.store.land, len(works), now_ms)
-        found = self._conclude(works, observed, now_ms, flight.started)
-        for (index, _), answer in zip(ordered, found, strict=True):
+            observed = self._seen(self.store.land, len(works), flight.now_ms)
+        flight.verdicts = self._verdicts(works, observed, flight.now_ms, flight.started)
+
+    def is_durable(self, flight: Flight) -> bool:
+        """Whether `answer` would not wait for the disk."""
+        verdicts = flight.verdicts
+        return verdicts is None or verdicts.written is None or self.journal.is_settled(verdicts.written)
+
+    def answer(self, flight: Flight) -> list[Answer]:
+        """Third step: one answer per event, in order; the flights before are answered. Raises what `record`
+        does."""
+        answers, now_ms = flight.answers, flight.now_ms
+        if flight.verdicts is None:
+            raise RuntimeError("a flight is recorded before it is answered")
+        found = self._close(flight.verdicts, now_ms)
+        for (index, _), answer in zip(flight.works.values(), found, strict=True):
             answers[index] = answer
         for index, twin in flight.twins:
             first = flight.works[twin.key]
@@ -298,9 +318,10 @@ class Engine:
     def _decide(self, works: Sequence[Work], now_ms: int, *, abandoned: bool = False) -> list[Answer]:
         """Claim, observe, judge, record. `abandoned`: works of the sweep."""
         started = self._timer()
-        return self._conclude(works, self._arrive(works, now_ms), now_ms, started, abandoned=abandoned)
+        seen = self._arrive(works, now_ms)
+        return self._close(self._verdicts(works, seen, now_ms, started, abandoned=abandoned), now_ms)
 
-    def _conclude(
+    def _verdicts(
         self,
         works: Sequence[Work],
         observed: Sequence[Observed | None],
@@ -308,10 +329,10 @@ class Engine:
         started: int,
         *,
         abandoned: bool = False,
-    ) -> list[Answer]:
-        """Judge, record and answer what the store has seen."""
+    ) -> Verdicts:
+        """Judge what the store has seen, and write it."""
         if not works:
-            return []
+            return Verdicts([])
         self._settle()
         answers: list[Answer | None] = [None] * len(works)
         reads: list[tuple[int, Read]] = []
@@ -327,14 +348,25 @@ class Engine:
                     reads.append((index, made))
                 else:
                     answers[index] = made
-        judged = self._judge([read for _, read in reads], now_ms, started, abandoned=abandoned)
-        records, payloads = [one.record for one in judged], [one.payload for one in judged]
-        failure = self._record(records, payloads, started)
-        for (index, read), record in zip(reads, records, strict=True):
-            answers[index] = failure or _recorded(read.work, record, replay=False)
+        verdicts = Verdicts(answers, reads)
+        verdicts.judged = self._judge([read for _, read in reads], now_ms, started, abandoned=abandoned)
+        self._write(verdicts, started)
+        return verdicts
+
+    def _close(self, made: Verdicts, now_ms: int) -> list[Answer]:
+        """Answer what was judged, once it is durable."""
+        failure = made.failure
+        if made.written is not None:
+            try:
+                self.journal.settle(made.written)
+            except JournalUnavailable:
+                failure = Unavailable("journal")
+        answers, reads = made.answers, [read for _, read in made.reads]
+        for (index, read), one in zip(made.reads, made.judged, strict=True):
+            answers[index] = failure or _recorded(read.work, one.record, replay=False)
         if failure is None and reads:
-            self._remember_unclaimed([read for _, read in reads], records)
-            self._answer_claims([read for _, read in reads], payloads, now_ms)
+            self._remember_unclaimed(reads, [one.record for one in made.judged])
+            self._answer_claims(reads, [one.payload for one in made.judged], now_ms)
         return [answer if answer is not None else Unavailable("time") for answer in answers]
 
     def _arrive(self, works: Sequence[Work], now_ms: int) -> list[Observed | None]:
@@ -354,7 +386,7 @@ class Engine:
         if not works or not self.store_breaker.allows(now_ms):
             return False
         try:
-            self.gauge.refresh(now_ms)
+            self.gauge.follow(now_ms)
             deadline_ms = now_ms + self.limits.deadline_ms
             self.store.depart([w.arrival for w in works], now_ms=now_ms, deadline_ms=deadline_ms)
         except StoreUnavailable:
@@ -406,23 +438,20 @@ class Engine:
         record = {**record, **facts, "order": read.order(generation), "claim": read.claim}
         return Judged(record, encode_json(record))
 
-    def _record(
-        self, records: Sequence[dict[str, Any]], payloads: Sequence[bytes], started: int
-    ) -> Unavailable | None:
-        """Make the records durable; what to answer if that failed."""
-        if not records:
-            return None
+    def _write(self, made: Verdicts, started: int) -> None:
+        """Hand the records to the journal."""
+        if not made.judged:
+            return
         bodies = [
-            pack(_KINDS[record["type"]], self._topic_key(record), payload)
-            for record, payload in zip(records, payloads, strict=True)
+            pack(_KINDS[record["type"]], self._topic_key(record), payload) for record, payload in made.judged
         ]
         if (self._timer() - started) // 1_000_000 > self.limits.record_within_ms:
-            return Unavailable("time")
+            made.failure = Unavailable("time")
+            return
         try:
-            self.journal.append(bodies)
+            made.written = self.journal.write(bodies)
         except JournalUnavailable:
-            return Unavailable("journal")
-        return None
+            made.failure = Unavailable("journal")
 
     def _topic_key(self, record: Mapping[str, Any]) -> str:
         primary = record["entities"].get(self.intake.catalogue.schema.primary)

@@ -1,9 +1,14 @@
 """How fresh the online state is: the store's generation and how far Flink has come, asked now and then."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from api.decide import Freshness, FreshnessState
-from features.store import OnlineStore, StoreUnavailable
+from features.store import OnlineStore, Positions, StoreUnavailable
+
+# What is older than so many intervals says nothing of now.
+OLD: Final = 5
 
 
 @dataclass(slots=True)
@@ -20,8 +25,9 @@ class FreshnessGauge:
     every_ms: int = 100
     generation: str = ""
     _asked_ms: int = 0
+    _known_ms: int = 0
     _last_decision_ms: int = 0
-    _flink: dict[tuple[str, int], tuple[str, int, int, int]] = field(default_factory=dict)
+    _flink: Positions = field(default_factory=dict)
     _generations: set[str] = field(default_factory=set)
     _rebuilding: bool = False
 
@@ -29,10 +35,23 @@ class FreshnessGauge:
         """Ask again if the answer is old. Raises `StoreUnavailable`."""
         if now_ms - self._asked_ms < self.every_ms:
             return
-        self._flink = self.store.watermark()
-        self._rebuilding = self.store.rebuilding()
+        self._rebuilding, self._flink = self.store.rebuilding(), self.store.watermark()
         self.note_generation()
-        self._asked_ms = now_ms
+        self._asked_ms = self._known_ms = now_ms
+
+    def follow(self, now_ms: int) -> None:
+        """`refresh` without a round trip of its own: what is asked goes with what is sent next, and is known
+        with the batch after. Where too little has followed lately, it waits. Raises `StoreUnavailable`."""
+        with suppress(StoreUnavailable):
+            if (found := self.store.inquired()) is not None:
+                self._rebuilding, self._flink = found
+                self._known_ms = self._asked_ms
+        if now_ms - self._known_ms >= OLD * self.every_ms:
+            self._asked_ms = 0
+            self.refresh(now_ms)
+        elif now_ms - self._asked_ms >= self.every_ms:
+            self.store.inquire()
+            self._asked_ms = now_ms
 
     def note_generation(self) -> None:
         """Remember which life of the store the last call saw. Raises `StoreUnavailable`."""
@@ -40,11 +59,11 @@ class FreshnessGauge:
         if generation != self.generation:
             self.generation = generation
             self._generations.add(generation)
-            self._asked_ms = 0
+            self.forget()
 
     def forget(self) -> None:
         """The connection was lost: whatever is known may be of another store."""
-        self._asked_ms = 0
+        self._asked_ms = self._known_ms = 0
 
     def decided(self, now_ms: int) -> None:
         """Something was decided, which Flink has yet to see."""

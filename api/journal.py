@@ -38,6 +38,7 @@ from api.segment import (
     segments_in,
 )
 from api.segment_file import content_of
+from api.syncing import Inline, Syncing
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 # A segment that was not prepared ahead is small, so that all of it can be prewritten at once.
@@ -132,14 +133,33 @@ class Recovery:
     torn_bytes: int
 
 
-class Journal:
-    """The one writer of a journal directory. Not for use by several threads."""
+@dataclass(slots=True)
+class Written:
+    """A batch on its way to the disk: `segment`, `end` and `sequence` behind it; `failure`: why it may not be
+    there."""
 
-    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    segment: int
+    end: int
+    sequence: int
+    failure: str | None = None
+
+
+class Journal:
+    """The one writer of a journal directory. Not for use by several threads.
+
+    `append` is `write` and `settle`. Between these two a caller may do something else, but not write: the
+    next batch is written when the one before is durable. `syncing`: how it becomes that; `close` ends it.
+    """
+
+    def __init__(
+        self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES, syncing: Syncing | None = None
+    ) -> None:
         """Lock, recover and continue; raises `JournalBusy`, `JournalUnavailable`, `Damage`."""
         self.directory = directory
+        self.syncing = syncing or Inline()
         self._segment_bytes = segment_bytes
         self._failed: str | None = None
+        self._under_way: Written | None = None
         self._spare: threading.Thread | None = None
         self._stocked = False
         try:
@@ -184,8 +204,16 @@ class Journal:
         further records until it is opened again, since nobody knows what a failed sync left behind) and
         `JournalFenced`.
         """
-        if not bodies:
-            return self.head
+        if bodies:
+            self.settle(self.write(bodies))
+        return self.head
+
+    def write(self, bodies: Sequence[bytes]) -> Written:
+        """Write the records as one batch, of which nobody may hear before `settle` has returned.
+
+        Waits for the batch before. Raises what `append` does.
+        """
+        self._settle()
         if self._failed is not None:
             raise JournalUnavailable(self._failed)
         if self.mark.epoch != self.epoch:
@@ -198,18 +226,40 @@ class Journal:
                 self._rotate()
                 data, head = encode_batch(bodies, self.head, self.epoch, self._offset)
             _write_all(self._file, data, self._offset)
-            os.fdatasync(self._file)
+            self.syncing.start(self._file)
         except OSError as error:
             self._failed = f"{self.directory}: {error.strerror}"
             raise JournalUnavailable(self._failed) from error
         self._offset += len(data)
         self.head = head
-        self.mark.advance(self._number, self._offset, head.sequence)
+        self._under_way = Written(self._number, self._offset, head.sequence)
+        return self._under_way
+
+    def is_settled(self, written: Written) -> bool:
+        """Whether `settle` would return, or raise, at once."""
+        return written is not self._under_way or self.syncing.done()
+
+    def settle(self, written: Written) -> None:
+        """Until the batch is durable. Raises `JournalUnavailable`."""
+        if written is self._under_way:
+            self._settle()
+        if written.failure is not None:
+            raise JournalUnavailable(written.failure)
+
+    def _settle(self) -> None:
+        written, self._under_way = self._under_way, None
+        if written is None:
+            return
+        try:
+            self.syncing.wait()
+        except OSError as error:
+            self._failed = written.failure = f"{self.directory}: {error.strerror}"
+            return
+        self.mark.advance(written.segment, written.end, written.sequence)
         if not self._stocked and self._offset > self._end // 4:
             self._stocked = True
             self._spare = threading.Thread(target=self._prepare, name="journal-spare", daemon=True)
             self._spare.start()
-        return head
 
     def revive(self) -> bool:
         """Open again after a failure, if the disk allows; whether it did. Raises `Damage`.
@@ -231,6 +281,8 @@ class Journal:
 
     def close(self) -> None:
         """Cut off what was allocated ahead and release the lock."""
+        self._settle()
+        self.syncing.close()
         if self._spare is not None:
             self._spare.join()
         if self._failed is None:

@@ -39,7 +39,15 @@ from features.node import (
 )
 from features.resp import Address, Answer, Command, Connection, FunctionMissing, Owed, Redirected, Reply
 from features.state import Assertion
-from features.store import Arrival, Claim, Observed, Status, StoreMisused, StoreUnavailable
+from features.store import (
+    Arrival,
+    Claim,
+    Observed,
+    Positions,
+    Status,
+    StoreMisused,
+    StoreUnavailable,
+)
 
 SLOTS: Final = 16_384
 ATTEMPTS: Final = 6
@@ -64,6 +72,8 @@ def key_of(command: Command) -> str:
 class ClusterStore:
     """`OnlineStore` on a cluster. Not for several threads."""
 
+    descriptor: int | None = None
+
     def __init__(
         self,
         seeds: Sequence[Address],
@@ -86,6 +96,7 @@ class ClusterStore:
         self._answered: list[str] = []
         self._posted: list[bool] = []
         self._departed: deque[list[Observed]] = deque()
+        self._inquired: tuple[bool, Positions] | None = None
         self._given_up: list[tuple[str, bytes]] = []
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
@@ -123,6 +134,10 @@ class ClusterStore:
     def depart(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> None:
         """See `OnlineStore.depart`; here it waits, since an arrival takes two round trips."""
         self._departed.append(self.arrive(arrivals, now_ms=now_ms, deadline_ms=deadline_ms))
+
+    def landed(self) -> bool:
+        """See `OnlineStore.landed`."""
+        return True
 
     def land(self) -> list[Observed]:
         """See `OnlineStore.land`."""
@@ -220,7 +235,16 @@ class ClusterStore:
         """See `OnlineStore.rebuilding`."""
         return self._ask([("EXISTS", self._commands.keys.rebuilding)])[0] == 1
 
-    def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
+    def inquire(self) -> None:
+        """See `OnlineStore.inquire`; here it waits, since the answers lie on several nodes."""
+        self._inquired = self.rebuilding(), self.watermark()
+
+    def inquired(self) -> tuple[bool, Positions] | None:
+        """See `OnlineStore.inquired`."""
+        found, self._inquired = self._inquired, None
+        return found
+
+    def watermark(self) -> Positions:
         """See `OnlineStore.watermark`."""
         return parse_watermark(pairs(self._ask([("HGETALL", self._commands.keys.watermark)])[0]))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from features.layout import Layout
 from features.library import unpack_target
 from features.state import Assertion, State
-from features.store import Arrival, Claim, Observed, Status
+from features.store import Arrival, Claim, Observed, Positions, Status
 
 TAKEOVER_MS = 5_000
 
@@ -19,10 +19,12 @@ class MemoryStore:
     layouts: Mapping[str, Layout]
     clock: Callable[[], int]
     takeover_ms: int = TAKEOVER_MS
+    descriptor: int | None = field(default=None, init=False)
     _states: dict[tuple[str, str], bytes] = field(default_factory=dict, init=False)
     _claims: dict[str, Claim] = field(default_factory=dict, init=False)
     _posted: list[bool] = field(default_factory=list, init=False)
     _departed: deque[list[Observed]] = field(default_factory=deque, init=False)
+    _asked: bool = field(default=False, init=False)
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
         """See `OnlineStore.arrive`."""
@@ -57,6 +59,10 @@ class MemoryStore:
     def depart(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> None:
         """See `OnlineStore.depart`."""
         self._departed.append(self.arrive(arrivals, now_ms=now_ms, deadline_ms=deadline_ms))
+
+    def landed(self) -> bool:
+        """See `OnlineStore.landed`."""
+        return True
 
     def land(self) -> list[Observed]:
         """See `OnlineStore.land`."""
@@ -128,9 +134,18 @@ class MemoryStore:
         """See `OnlineStore.rebuilding`."""
         return False
 
-    def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
+    def watermark(self) -> Positions:
         """See `OnlineStore.watermark`."""
         return {}
+
+    def inquire(self) -> None:
+        """See `OnlineStore.inquire`."""
+        self._asked = True
+
+    def inquired(self) -> tuple[bool, Positions] | None:
+        """See `OnlineStore.inquired`."""
+        asked, self._asked = self._asked, False
+        return (self.rebuilding(), self.watermark()) if asked else None
 
     def close(self) -> None:
         """Nothing to release."""

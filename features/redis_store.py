@@ -10,6 +10,9 @@ off with its next batch; `open_claims` looks at the claims themselves and tidies
 """
 
 import secrets
+import select
+import socket
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,7 +36,7 @@ from features.node import (
 )
 from features.resp import Address, Answer, Command, Connection, FunctionMissing, Owed, Reply
 from features.state import Assertion
-from features.store import Arrival, Claim, Observed, OnlineStore, StoreUnavailable
+from features.store import Arrival, Claim, Observed, OnlineStore, Positions, StoreUnavailable
 
 
 def connect(
@@ -64,12 +67,13 @@ def addresses(url: str) -> tuple[Address, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """Arrivals whose replies nobody has read: all commands that were sent, and how many precede theirs."""
+    """Arrivals whose replies nobody has read: all commands that were sent, how many precede theirs, and until
+    when to wait."""
 
     sent: list[Command]
     before: int
     owed: Owed
-    limit_s: float
+    until_s: float
 
 
 class RedisStore:
@@ -82,6 +86,7 @@ class RedisStore:
         tenant: str,
         limits: Limits,
         new_token: Callable[[], str],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._commands = Commands(catalogue, tenant, limits.takeover_ms)
         self._catalogue = catalogue
@@ -91,8 +96,12 @@ class RedisStore:
         self._answered: list[str] = []
         self._posted: list[tuple[list[str], Owed]] = []
         self._departed: deque[_Flight] = deque()
+        self._inquiry: Owed | None = None
+        self._monotonic = monotonic
+        self._watched = select.epoll() if hasattr(select, "epoll") else None
+        self.descriptor = None if self._watched is None else self._watched.fileno()
         self._connection = Connection(
-            address, connect_s=limits.connect_s, read_s=limits.read_s, greet=self._greet
+            address, connect_s=limits.connect_s, read_s=limits.read_s, greet=self._greet, watch=self._watch
         )
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
@@ -103,14 +112,22 @@ class RedisStore:
         """See `OnlineStore.depart`."""
         self._departed.append(self._depart(arrivals, now_ms, deadline_ms))
 
+    def landed(self) -> bool:
+        """See `OnlineStore.landed`."""
+        self._connection.gather()
+        if not self._departed:
+            return True
+        first = self._departed[0]
+        return first.owed.lost or first.owed.is_complete or self._monotonic() > first.until_s
+
     def land(self) -> list[Observed]:
         """See `OnlineStore.land`."""
         return self._landed(self._departed.popleft())
 
     def _depart(self, arrivals: Sequence[Arrival], now_ms: int, deadline_ms: int) -> _Flight:
-        limit_s = patience_s(now_ms, deadline_ms)
+        until_s = self._monotonic() + patience_s(now_ms, deadline_ms)
         if not arrivals:
-            return _Flight([], 0, Owed(0), limit_s)
+            return _Flight([], 0, Owed(0), until_s)
         commands = self._commands
         before = [commands.index(arrivals, now_ms)]
         if self._answered:
@@ -119,12 +136,11 @@ class RedisStore:
         calls = [commands.arrive(a, now_ms, deadline_ms) for a in arrivals]
         last: Command = ("GET", commands.keys.generation)
         sent = [*before, *calls, last]
-        return _Flight(sent, len(before), self._connection.post(sent), limit_s)
+        return _Flight(sent, len(before), self._connection.post(sent), until_s)
 
     def _landed(self, flight: _Flight) -> list[Observed]:
-        replies = self._repaired(
-            flight.sent, self._connection.settle(flight.owed, flight.limit_s), flight.limit_s
-        )
+        left_s = max(0.0, flight.until_s - self._monotonic())
+        replies = self._repaired(flight.sent, self._connection.settle(flight.owed, left_s), left_s)
         if replies and replies[-1] != self._token:
             self._token = None
         return [observed(reply) for reply in replies[flight.before : -1]]
@@ -203,9 +219,24 @@ class RedisStore:
         """See `OnlineStore.rebuilding`."""
         return self._ask([("EXISTS", self._commands.keys.rebuilding)])[0] == 1
 
-    def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
+    def watermark(self) -> Positions:
         """See `OnlineStore.watermark`."""
         return parse_watermark(pairs(self._ask([("HGETALL", self._commands.keys.watermark)])[0]))
+
+    def inquire(self) -> None:
+        """See `OnlineStore.inquire`."""
+        keys = self._commands.keys
+        asked: list[Command] = [("EXISTS", keys.rebuilding), ("HGETALL", keys.watermark)]
+        self._inquiry = self._connection.post(asked, later=True)
+
+    def inquired(self) -> tuple[bool, Positions] | None:
+        """See `OnlineStore.inquired`."""
+        owed = self._inquiry
+        if owed is None or not (owed.lost or owed.is_complete):
+            return None
+        self._inquiry = None
+        rebuilding, watermark = replies_of(self._connection.settle(owed))
+        return rebuilding == 1, parse_watermark(pairs(watermark))
 
     def close(self) -> None:
         """Strike answered claims off, if the server is there, and close the connection."""
@@ -215,6 +246,13 @@ class RedisStore:
             if self._answered and self._connection.is_open:
                 self._connection.pipeline([self._commands.forget(self._answered)])
         self._connection.close()
+        if self._watched is not None:
+            self._watched.close()
+
+    def _watch(self, sock: socket.socket) -> None:
+        # A socket that is closed leaves by itself.
+        if self._watched is not None:
+            self._watched.register(sock, select.EPOLLIN)
 
     def _ask(self, commands: Sequence[Command], limit_s: float | None = None) -> list[Reply]:
         """Replies. Raises the first error."""

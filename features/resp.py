@@ -13,6 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -114,7 +115,7 @@ class Connection:
     `connect_s`: limit of opening it, `greet` included, which is called with the new connection before
     any other command. `read_s`: limit of a round trip that brings none of its own. After a time-out the
     server is left alone for a moment, and for `hold_s` where it was the opening that timed out: not every
-    caller has to wait for it.
+    caller has to wait for it. `watch`: told of every socket, so that an event loop hears of what comes.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Connection:
         read_s: float = 1.0,
         hold_s: float = 1.0,
         greet: Callable[["Connection"], None] | None = None,
+        watch: Callable[[socket.socket], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
@@ -132,6 +134,7 @@ class Connection:
         self._read_s = read_s
         self._hold_s = hold_s
         self._greet = greet
+        self._watch = watch
         self._monotonic = monotonic
         self._socket: socket.socket | None = None
         self._opening_until_s: float | None = None
@@ -213,14 +216,26 @@ class Connection:
             raise StoreUnavailable(f"{self.address}: the connection was lost before its replies")
         return owed.answers
 
+    def gather(self) -> None:
+        """Take in what has come, and wait for nothing: a server that cannot get rid of its replies stands
+        still."""
+        sock = self._socket
+        if sock is None:
+            return
+        try:
+            with suppress(BlockingIOError):
+                count = READ_BYTES
+                while count == READ_BYTES:
+                    count = sock.recv_into(self._bytes)
+                    self._feed(count)
+            while self._owed and self._take():
+                pass
+        except (OSError, hiredis.ProtocolError):
+            self.close()
+
     def _read(self, until_s: float) -> None:
         """One more reply for whoever waits longest, or more bytes. Raises `OSError`."""
-        answer = self._reader.gets()
-        if answer is not _NOTHING:
-            first = self._owed[0]
-            first.answers.append(answer)
-            if len(first.answers) == first.count:
-                self._owed.popleft()
+        if self._take():
             return
         sock = self._socket
         if sock is None:
@@ -230,6 +245,20 @@ class Connection:
         except BlockingIOError:
             self._wait(sock, select.POLLIN, until_s)
             return
+        self._feed(count)
+
+    def _take(self) -> bool:
+        """One more reply for whoever waits longest, if it is here as a whole."""
+        answer = self._reader.gets()
+        if answer is _NOTHING:
+            return False
+        first = self._owed[0]
+        first.answers.append(answer)
+        if len(first.answers) == first.count:
+            self._owed.popleft()
+        return True
+
+    def _feed(self, count: int) -> None:
         if not count:
             raise OSError("the server closed the connection")
         # The stub of hiredis allows text and bytes only.
@@ -275,6 +304,8 @@ class Connection:
             self._hold(until_s)
             raise StoreUnavailable(f"{self.address}: {error}") from error
         self._reader = _reader()
+        if self._watch is not None:
+            self._watch(sock)
         self._opening_until_s = until_s
         try:
             if self.address.password:

@@ -88,8 +88,18 @@ class Claim:
     payload: bytes | None
 
 
+Positions = dict[tuple[str, int], tuple[str, int, int, int]]
+"""`(topic, partition) -> (generation, next offset, event time ms, wall ms)`."""
+
+
 class OnlineStore(Protocol):
-    """Claims and states of one tenant and one state fingerprint. Calls block up to their time limit."""
+    """Claims and states of one tenant and one state fingerprint. Calls block up to their time limit.
+
+    `descriptor`: readable when `landed` should be asked; `None`: there is nothing to wait for, all waiting is
+    done in `depart`.
+    """
+
+    descriptor: int | None
 
     def arrive(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> list[Observed]:
         """Claim and observe, in order; right when one batch touches an entity twice.
@@ -101,6 +111,10 @@ class OnlineStore(Protocol):
 
     def depart(self, arrivals: Sequence[Arrival], *, now_ms: int, deadline_ms: int) -> None:
         """`arrive` without waiting for the results: `land` gives them. Raises `StoreUnavailable`."""
+
+    def landed(self) -> bool:
+        """Whether `land` would return, or raise, at once. Takes in what has come: a store that cannot get rid
+        of its replies stands still."""
 
     def land(self) -> list[Observed]:
         """What `arrive` would have said of the batch that departed first of those that have not landed.
@@ -153,8 +167,14 @@ class OnlineStore(Protocol):
     def rebuilding(self) -> bool:
         """Whether state was lost and the log has not yet given all of it back."""
 
-    def watermark(self) -> dict[tuple[str, int], tuple[str, int, int, int]]:
-        """`(topic, partition) -> (generation, next offset, event time ms, wall ms)` of the Flink jobs."""
+    def watermark(self) -> Positions:
+        """Positions of the Flink jobs."""
+
+    def inquire(self) -> None:
+        """Ask for `rebuilding` and `watermark` with whatever is sent next. Raises `StoreUnavailable`."""
+
+    def inquired(self) -> tuple[bool, Positions] | None:
+        """What the last `inquire` found, once; `None`: nothing yet. Raises `StoreUnavailable`: ask again."""
 
     def close(self) -> None:
         """Release connections."""

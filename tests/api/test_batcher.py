@@ -1,13 +1,15 @@
 """The queue in front of the engine: batches, bounds, waiting for another attempt."""
 
 import asyncio
+import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from api.answer import Pending, Unknown
-from api.batcher import AHEAD_MIN, Batcher, QueueFull
+from api.batcher import AHEAD_MIN, FLUSH_S, LOOK_S, Batcher, QueueFull
 from api.work import Inbound
 
 
@@ -18,10 +20,21 @@ class Counting:
         self.batches = []
         self.pending = pending
 
+    descriptors: Sequence[int] = ()
+
     def begin(self, inbound, *, now_ms):
         return inbound
 
-    def finish(self, inbound):
+    def has_landed(self, inbound):
+        return True
+
+    def record(self, inbound):
+        pass
+
+    def is_durable(self, inbound):
+        return True
+
+    def answer(self, inbound):
         self.batches.append(len(inbound))
         if self.pending:
             self.pending -= 1
@@ -54,10 +67,14 @@ def test_what_waits_is_decided_together_and_everybody_gets_their_own_answer():
 
 
 class Overlapping(Counting):
-    """Notes how many batches were under way when each began, and makes the next caller ask meanwhile."""
+    """Notes how many batches were at the store when each began, and makes the next callers ask meanwhile.
 
-    def __init__(self, arriving):
+    The store answers at the `looks`th look, the disk at the second."""
+
+    def __init__(self, arriving, looks=1):
         super().__init__()
+        self.looks = looks
+        self.looked = self.synced = 0
         self.arriving = arriving
         self.begun = []
         self.under_way = 0
@@ -71,9 +88,23 @@ class Overlapping(Counting):
         self.arriving = 0
         return inbound
 
-    def finish(self, inbound):
+    def has_landed(self, inbound):
+        self.looked += inbound is not None
+        return self.looked >= self.looks
+
+    def record(self, inbound):
+        assert self.looked >= self.looks
+        self.looked = 0
         self.under_way -= 1
-        return super().finish(inbound)
+
+    def is_durable(self, inbound):
+        self.synced += 1
+        return self.synced > 1
+
+    def answer(self, inbound):
+        assert self.synced > 1
+        self.synced = 0
+        return super().answer(inbound)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +126,85 @@ def test_a_batch_departs_beside_another_only_if_enough_wait_for_it(arriving, beg
     assert asyncio.run(asked()) == begun
 
 
+class Waiting(Counting):
+    """Store and disk answer when they are told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.store, self.disk = self.descriptors = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
+        self.steps = []
+
+    def has_landed(self, inbound):
+        return self._came(self.store)
+
+    def record(self, inbound):
+        self.steps.append("record")
+
+    def is_durable(self, inbound):
+        return self._came(self.disk)
+
+    def answer(self, inbound):
+        self.steps.append("answer")
+        return super().answer(inbound)
+
+    @staticmethod
+    def _came(descriptor):
+        try:
+            return os.eventfd_read(descriptor) > 0
+        except BlockingIOError:
+            return False
+
+
+def test_the_loop_turns_while_store_and_disk_are_at_a_batch():
+    async def asked():
+        engine: Any = Waiting()
+        queue = Batcher(engine, lambda: 1, size_max=64, queue_max=1000)
+        task = asyncio.create_task(queue.run())
+        waiting = asyncio.ensure_future(queue.decide(event(0)))
+        seen = []
+        for descriptor in (None, engine.store, engine.disk):
+            if descriptor is not None:
+                os.eventfd_write(descriptor, 1)
+            await asyncio.sleep(0.01)
+            seen.append((list(engine.steps), waiting.done()))
+        task.cancel()
+        return seen
+
+    assert asyncio.run(asked()) == [([], False), (["record"], False), (["record", "answer"], True)]
+
+
+def test_a_store_that_never_answers_is_looked_at_again():
+    async def asked():
+        engine: Any = Overlapping(0, looks=4)
+        engine.synced = 1
+        queue = Batcher(engine, lambda: 1, size_max=64, queue_max=1000)
+        task = asyncio.create_task(queue.run())
+        answer = await asyncio.wait_for(queue.decide(event(0)), 10 * LOOK_S)
+        task.cancel()
+        return answer
+
+    assert asyncio.run(asked()).transaction_id == "0"
+
+
+def test_answers_reach_their_claims_also_where_nothing_follows():
+    class Flushed(Counting):
+        flushed = 0
+
+        def flush(self, *, now_ms):
+            self.flushed += 1
+
+    async def asked():
+        engine: Any = Flushed()
+        queue = Batcher(engine, lambda: 1, size_max=64, queue_max=1000)
+        task = asyncio.create_task(queue.run())
+        await queue.decide(event(0))
+        await asyncio.sleep(4 * FLUSH_S)
+        task.cancel()
+        return engine.flushed
+
+    assert asyncio.run(asked()) == 1
+
+
 def test_a_full_queue_turns_away_at_once():
     answers = asyncio.run(running(Counting(), 50, queue_max=20))
     assert sum(isinstance(a, QueueFull) for a in answers) == 30
@@ -113,7 +223,7 @@ def test_another_attempt_is_waited_for_within_the_limit():
 
 def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever():
     class Broken(Counting):
-        def finish(self, inbound):
+        def record(self, inbound):
             raise RuntimeError("fenced")
 
     async def both():
@@ -130,9 +240,8 @@ def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever():
 
 def test_what_would_wait_too_long_is_turned_away_at_once():
     class Slow(Counting):
-        def finish(self, inbound):
+        def record(self, inbound):
             time.sleep(0.02)
-            return super().finish(inbound)
 
     async def both():
         engine: Any = Slow()

@@ -1,5 +1,6 @@
 """The engine over the memory store and a real journal: outcomes, claims, duplicates, degraded modes."""
 
+import errno
 import os
 from dataclasses import replace
 
@@ -92,6 +93,43 @@ def test_a_batch_may_begin_while_the_one_before_is_at_the_store(bench):
     (replayed,) = engine.decide_batch(inbound[2:], now_ms=bench.now_ms)
     assert (replayed.replay, replayed.record) == (True, decided[0].record)
     assert [r["id"] for r in bench.journalled()] == ["a", "b", "l"]
+
+
+def test_a_batch_is_judged_while_the_disk_is_at_the_one_before(bench):
+    engine = bench.engine
+    first, second, third = (
+        engine.begin([Inbound("transaction", transaction(id), "http")], now_ms=bench.now_ms) for id in "abc"
+    )
+    engine.record(first)
+    engine.record(second)
+    assert (engine.is_durable(first), [r["id"] for r in bench.journalled()]) == (True, ["a"])
+    (one,) = engine.answer(first)
+    engine.record(third)
+    (two,), (three,) = engine.answer(second), engine.answer(third)
+    assert [a.record["id"] for a in (one, two, three)] == ["a", "b", "c"]
+    assert [feature(a.record, "card_count_1h") for a in (one, two, three)] == [1, 2, 3]
+    assert [r["id"] for r in bench.journalled()] == ["a", "b", "c"]
+
+
+def test_what_the_disk_did_not_take_was_not_decided_and_is_found_by_whoever_asks_again(bench, monkeypatch):
+    engine, syncing = bench.engine, bench.journal.syncing
+    flights = [
+        engine.begin([Inbound("transaction", transaction(id), "http")], now_ms=bench.now_ms) for id in "ab"
+    ]
+    engine.record(flights[0])
+    with monkeypatch.context() as broken:
+
+        def wait():
+            raise OSError(errno.EIO, "broken")
+
+        broken.setattr(syncing, "wait", wait)
+        engine.record(flights[1])
+    answers = [engine.answer(flight)[0] for flight in flights]
+    assert answers == [Unavailable("journal"), Unavailable("journal")]
+    bench.now_ms += 10_000
+    again = bench.decide(transaction("a"), transaction("b"))
+    assert [(a.record["id"], a.replay) for a in again] == [("a", True), ("b", False)]
+    assert [r["id"] for r in bench.journalled()] == ["a", "b"]
 
 
 def test_a_store_that_is_lost_while_a_batch_is_under_way_costs_it_the_history(tmp_path):

@@ -1,7 +1,9 @@
 """The journal: durable, chained, recoverable, readable while written, verifiable."""
 
+import errno
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from api.journal import Journal, JournalBusy, JournalFenced, JournalUnavailable
 from api.journal_reader import JournalReader, Position, contents, journals_in
 from api.record import Kind, encode_json, pack
 from api.segment import Damage, segments_in
+from api.syncing import Beside, Inline, best
+from models.kernel.errors import NotBuilt
 
 
 def bodies(count: int, start: int = 0) -> list[bytes]:
@@ -192,6 +196,86 @@ def test_a_failed_write_decides_nothing_further(tmp_path):
         journal.append([b"lost"])
     with pytest.raises(JournalUnavailable):
         journal.append([b"lost too"])
+
+
+@pytest.fixture(params=[Inline, Beside], ids=["inline", "beside"])
+def syncing(request):
+    return request.param()
+
+
+def test_nobody_reads_what_was_written_before_it_is_settled(tmp_path, syncing):
+    with Journal(tmp_path, segment_bytes=1 << 16, syncing=syncing) as journal:
+        reader = JournalReader(tmp_path, None)
+        first = journal.write([b"one", b"two"])
+        assert reader.read(5) == []
+        second = journal.write([b"three"])  # which waits for the first
+        assert journal.is_settled(first)
+        journal.settle(first)
+        assert [record.body for record in reader.read(5)] == [b"one", b"two"]
+        journal.settle(second)
+        assert journal.is_settled(second)
+        assert [record.body for record in reader.read(5)] == [b"three"]
+        assert journal.append([b"four"]).sequence == 4
+        reader.close()
+    assert read_all(tmp_path) == [b"one", b"two", b"three", b"four"]
+    assert verify(tmp_path).records == 4
+
+
+class Failing(Inline):
+    """A disk whose `fdatasync` fails as often as it is told."""
+
+    failures = 0
+
+    def wait(self):
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_batch_that_the_disk_did_not_take_is_unavailable_however_late_it_is_asked_for(tmp_path):
+    syncing = Failing()
+    journal = Journal(tmp_path, segment_bytes=1 << 16, syncing=syncing)
+    journal.append([b"kept"])
+    syncing.failures = 1
+    written = journal.write([b"lost"])
+    with pytest.raises(JournalUnavailable, match="Input/output error"):
+        journal.write([b"after"])
+    assert journal.revive()
+    with pytest.raises(JournalUnavailable):
+        journal.settle(written)
+    assert journal.append([b"next"]).sequence == 3  # the lost one is whole, and stays
+    journal.close()
+    assert read_all(tmp_path) == [b"kept", b"lost", b"next"]
+
+
+def test_a_thread_syncs_what_it_is_told_and_says_what_went_wrong(tmp_path):
+    syncing = Beside()
+    assert syncing.descriptor is not None
+    with (tmp_path / "file").open("wb") as file:
+        file.write(b"x" * 5_000)
+        file.flush()
+        for _ in range(100):
+            syncing.start(file.fileno())
+            assert select.select([syncing.descriptor], [], [], 5)[0]
+            assert syncing.done()
+            syncing.wait()
+    read, write = os.pipe()
+    for _ in range(2):
+        syncing.start(read)
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            syncing.wait()
+        assert caught.value.errno == errno.EINVAL
+    os.close(read)
+    os.close(write)
+    syncing.close()
+
+
+def test_without_a_compiler_the_writer_waits(monkeypatch):
+    def missing():
+        raise NotBuilt("no C compiler")
+
+    monkeypatch.setattr("api.syncing._routine", missing)
+    assert isinstance(best(), Inline)
 
 
 WRITER = """

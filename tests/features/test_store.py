@@ -1,5 +1,6 @@
 """What an online store does, whichever it is: in memory, on one Valkey node, on a cluster of three."""
 
+import select
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -156,6 +157,29 @@ def test_batches_land_in_the_order_of_departure_whatever_is_asked_in_between(sto
     ]
     assert store.posted(wait=True) == [True, True]
     assert arrive(store, first[0])[0].answer == b"approve"
+
+
+def test_who_waits_at_the_descriptor_hears_when_a_batch_has_landed(store: OnlineStore) -> None:
+    now_ms = wall_ms()
+    events = [purchase(f"e{i}") for i in range(200)]
+    until_s = monotonic() + 5
+    for batch in (events, events[:1]):
+        store.depart(batch, now_ms=now_ms, deadline_ms=now_ms + 5_000)
+        while not store.landed():
+            assert store.descriptor is not None
+            assert select.select([store.descriptor], [], [], until_s - monotonic())[0]
+        assert len(store.land()) == len(batch)
+    assert store.landed()
+    if store.descriptor is not None:
+        assert not select.select([store.descriptor], [], [], 0)[0]
+
+
+def test_what_is_inquired_comes_with_the_next_batch_and_once(store: OnlineStore) -> None:
+    assert store.inquired() is None
+    store.inquire()
+    arrive(store, purchase("a"))
+    assert store.inquired() == (store.rebuilding(), store.watermark())
+    assert store.inquired() is None
 
 
 def test_an_empty_answer_is_an_answer(store: OnlineStore) -> None:
