@@ -7,7 +7,7 @@ over the model: a rule is easier to defend. A guarded service (api/brakes) decli
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 from api.outcome import Outcome
 from api.rules.rule import Circumstances, Facts, RuleResult, RuleSet
@@ -128,6 +128,9 @@ def decide(case: Case, verdict: Verdict | None, rules: RuleSet, policy: Policy, 
     return Decision(outcome, winner, others, verdict, results, degraded, context.guard)
 
 
+_BANDS: Final = tuple(Voice("model", "band", outcome) for outcome in Outcome)
+
+
 def _winner(voices: list[Voice], allowing: set[str]) -> Voice:
     for voice in voices:
         if voice.by == "rule" and voice.id in allowing:
@@ -146,7 +149,7 @@ def _rule_voice(rules: RuleSet, result: RuleResult) -> Voice:
 def _own_voice(case: Case, verdict: Verdict | None, policy: Policy) -> Voice:
     """The model's band; nothing above the configured amount passes without the ensemble having seen it."""
     if verdict is not None and verdict.source == "model":
-        return Voice("model", "band", verdict.band)
+        return _BANDS[verdict.band]
     if case.amount > policy.unseen_amount_max and (verdict is None or verdict.band < Outcome.REVIEW):
         return Voice("policy", "unseen_amount", Outcome.REVIEW)
     if verdict is not None:

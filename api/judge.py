@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from api.record import encode_json
 from api.rules.feed import Update
 from api.rules.rule import Circumstances, RuleSet, Vector, unit_of
 from api.rules.told import Telling
+from api.shared import Shared
 from api.work import Work
 from features.catalogue import Catalogue
 from features.evaluate import Row
@@ -30,6 +30,7 @@ from models.kernel.vectors import Lists, Vectors
 from models.reasons import Reason, load_reasons
 
 REASONS_MAX: Final = 4
+_NONE: Final[frozenset[tuple[str, str]]] = frozenset()
 
 
 class Read(NamedTuple):
@@ -70,18 +71,10 @@ class Judged(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Versions:
-    """What decides besides model and rules."""
-
-    catalogue: str
-    state: str
-    code: str
-
-
 class Judge:
     """Decides what was read. Model, rules and snoozes may be replaced between batches.
 
+    `code`: version of the code, as decisions name it.
     `snoozes`: until when a rule rests for an entity, by rule id and pseudonym.
     """
 
@@ -108,17 +101,16 @@ class Judge:
         self._places = {name: place for place, name in enumerate(self._names)}
         rules.order_by(self._places)
         self._telling = Telling()
-        self._versions = Versions(catalogue.vector_fingerprint, catalogue.state_fingerprint, code)
+        self.code = code
+        self._shared = Shared(
+            {"catalogue": catalogue.vector_fingerprint, "state": catalogue.state_fingerprint, "code": code}
+        )
+        self._amount_name = catalogue.schema.amount
         self._timer = timer
 
     @cached_property
     def _evaluator(self) -> Vectors:
         return Vectors(self.catalogue)
-
-    @property
-    def code(self) -> str:
-        """Version of the code, as decisions name it."""
-        return self._versions.code
 
     def adopt(self, update: Update) -> None:
         """From the next batch on: what is live now."""
@@ -148,41 +140,48 @@ class Judge:
         """One record per transaction, in order. `stages`: microseconds that the batch has taken so far."""
         if not reads:
             return []
-        clock = [self._timer()]
+        timer = self._timer
+        clock = [timer()]
         matrix, vectors, degraded = self._vectors(reads)
-        clock.append(self._timer())
+        clock.append(timer())
         amounts = [self._amount(read.work) for read in reads]
         verdicts = self._verdicts(matrix, amounts, degraded, now_ms)
-        clock.append(self._timer())
-        brake = self.brake
-        guard = brake.begin(len(reads), now_ms)
-        context = Circumstances(now_ms, brake.tripped(now_ms), self._snoozed(now_ms))
+        clock.append(timer())
+        guard = self.brake.begin(len(reads), now_ms)
+        context = Circumstances(now_ms, self.brake.tripped(now_ms), self._snoozed(now_ms))
         decisions = []
         for i, read in enumerate(reads):
             case = self._case(read.work, amounts[i], vectors[i])
             about = Context(context, freshness, tuple(degraded[i]), guard)
             decision = decide(case, verdicts[i], self.rules, self.policy, about)
             decisions.append(decision)
-            if decision.winner.outcome is Outcome.DECLINE and brake.note(decision, self.rules, now_ms):
-                context = replace(context, tripped=brake.tripped(now_ms))
-        clock.append(self._timer())
+            if decision.winner.outcome is Outcome.DECLINE and self.brake.note(decision, self.rules, now_ms):
+                context = replace(context, tripped=self.brake.tripped(now_ms))
+        clock.append(timer())
         reasons = self._reasons(matrix, decisions)
-        clock.append(self._timer())
-        spent = [(b - a) // 1_000 for a, b in pairwise(clock)]
-        taken = {**stages, **dict(zip(("features", "score", "rules", "explain"), spent, strict=True))}
-        shared = {"versions": self._named(), "freshness": _told(freshness), "stages_us": taken}
-        raw = {name: Raw(encode_json(value)) for name, value in shared.items()}
+        clock.append(timer())
+        shared = self._shared
+        shared.of(self.model, self.rules, self.policy, freshness)
+        taken = dict(stages)
+        for place, stage in enumerate(("features", "score", "rules", "explain")):
+            taken[stage] = (clock[place + 1] - clock[place]) // 1_000
+        taken_raw = Raw(encode_json(taken))
+        kind, telling = "abandoned" if abandoned else "decision", self._telling.of
         made = []
         for i, read in enumerate(reads):
-            record = self._record(read, decisions[i], vectors[i], reasons[i], freshness.generation, now_ms)
-            if abandoned:
-                record["type"] = "abandoned"
-            rules = self._telling.of(decisions[i].rules)
-            record |= raw
+            decision = decisions[i]
+            record = self._record(kind, read, decision, vectors[i], reasons[i], freshness.generation, now_ms)
+            rules = telling(decision.rules)
+            # What is the same in many records is encoded once; who reads the record here gets the values.
             record["rules"] = rules.raw
+            record["versions"] = shared.versions_raw
+            record["freshness"] = shared.freshness_raw
+            record["stages_us"] = taken_raw
             payload = encode_json(record)
-            record |= shared
             record["rules"] = rules.shown
+            record["versions"] = shared.versions
+            record["freshness"] = shared.freshness
+            record["stages_us"] = taken
             made.append(Judged(record, payload))
         return made
 
@@ -227,6 +226,8 @@ class Judge:
         ]
 
     def _snoozed(self, now_ms: int) -> frozenset[tuple[str, str]]:
+        if not self.snoozes:
+            return _NONE
         return frozenset(who for who, until_ms in self.snoozes.items() if until_ms > now_ms)
 
     def _vectors(self, reads: Sequence[Read]) -> tuple[NDArray[np.float32], Lists, list[list[str]]]:
@@ -284,7 +285,7 @@ class Judge:
         return found
 
     def _amount(self, work: Work) -> int:
-        name = self.catalogue.schema.amount
+        name = self._amount_name
         amount = work.values.get(name) if name is not None else None
         return amount if isinstance(amount, int) else 0
 
@@ -299,18 +300,19 @@ class Judge:
         self, matrix: NDArray[np.float32], decisions: Sequence[Decision]
     ) -> list[list[dict[str, Any]]]:
         """Reasons of everything that is not approved: its rules, then the model's strongest ideas."""
-        found = [
-            self._rule_reasons(decision) if decision.outcome is not Outcome.APPROVE else []
-            for decision in decisions
-        ]
-        explained = [
-            i
-            for i, d in enumerate(decisions)
-            if d.outcome is not Outcome.APPROVE and d.verdict is not None and d.verdict.source == "model"
-        ]
+        found: list[list[dict[str, Any]]] = []
+        explained = []
+        for i, decision in enumerate(decisions):
+            if decision.outcome is Outcome.APPROVE:
+                found.append([])
+                continue
+            found.append(self._rule_reasons(decision))
+            if decision.verdict is not None and decision.verdict.source == "model":
+                explained.append(i)
         if not explained:
             return found
-        for i, reasons in zip(explained, self._model_reasons(matrix[explained]), strict=True):
+        rows = matrix if len(explained) == len(matrix) else matrix[explained]
+        for i, reasons in zip(explained, self._model_reasons(rows), strict=True):
             known = {reason["code"] for reason in found[i]}
             found[i] += [r for r in reasons if r["code"] not in known][: REASONS_MAX - len(found[i])]
         return found
@@ -340,6 +342,7 @@ class Judge:
 
     def _record(
         self,
+        kind: str,
         read: Read,
         decision: Decision,
         vector: list[float | None],
@@ -351,7 +354,7 @@ class Judge:
         facts = read.work.facts
         sealed = {"sealed": facts["sealed"]} if "sealed" in facts else {}
         return {
-            "type": "decision",
+            "type": kind,
             "v": 1,
             "tenant": self.tenant,
             "id": facts["id"],
@@ -370,18 +373,6 @@ class Judge:
             "freshness": None,
             "claim": read.claim,
             "stages_us": None,
-        }
-
-    def _named(self) -> dict[str, str | None]:
-        """Versions of everything that decides."""
-        return {
-            "model": None if self.model is None else self.model.version,
-            "rules": self.rules.version,
-            "lists": self.rules.lists_version,
-            "catalogue": self._versions.catalogue,
-            "state": self._versions.state,
-            "policy": self.policy.version,
-            "code": self._versions.code,
         }
 
 
@@ -409,14 +400,6 @@ def _said(decision: Decision) -> dict[str, Any]:
         "rules": None,
         "degraded": list(decision.degraded),
         **guard,
-    }
-
-
-def _told(freshness: Freshness) -> dict[str, Any]:
-    return {
-        "flink_lag_ms": freshness.flink_lag_ms,
-        "generation": freshness.generation,
-        "state": freshness.state,
     }
 
 

@@ -12,7 +12,7 @@ from features.library import (
     pack_arrival,
     pack_assertion,
 )
-from features.resp import Command, Reply
+from features.resp import Command, Reply, Word
 from features.state import Assertion
 from features.store import Arrival, Observed, Status, StoreMisused, Target
 
@@ -26,6 +26,10 @@ class Commands:
         self.keys = Keys(tenant, catalogue.state_fingerprint)
         self.takeover_ms = takeover_ms
         self._origins = Origins()
+        # Both ends of an entity's keys: what stands before the pseudonym, and after it.
+        ends = {name: self.keys.state(name, "").rpartition("}") for name in catalogue.entities}
+        self._before = {name: before for name, (before, _, _) in ends.items()}
+        self._after = f"}}:s:{catalogue.state_fingerprint}"
         self._layouts = catalogue.layouts
         self._merges = {name: function_name(catalogue, "merge", name) for name in catalogue.entities}
         self._arrive = function_name(catalogue, "arrive")
@@ -41,7 +45,8 @@ class Commands:
         targets = b"".join([target.packed for target in arrival.targets])
         argument = pack_arrival(arrival, targets, now_ms, deadline_ms, self.takeover_ms)
         claim = self._origins.opened(arrival, now_ms)
-        keys = [self.keys.state(t.entity, t.pseudonym) for t in arrival.targets]
+        before, after = self._before, self._after
+        keys = [before[entity] + pseudonym + after for entity, pseudonym, _ in arrival.targets]
         return ("FCALL", self._arrive, 1 + len(keys), self.keys.claim(arrival.key), *keys, argument, claim)
 
     def claim(self, arrival: Arrival, now_ms: int, deadline_ms: int) -> Command:
@@ -75,8 +80,10 @@ class Commands:
 
     def index(self, arrivals: Sequence[Arrival], now_ms: int) -> Command:
         """Note claims as possibly open, before they are taken."""
-        pairs = (word for arrival in arrivals for word in (now_ms, arrival.key))
-        return ("ZADD", self.keys.open_claims, *pairs)
+        words: list[Word] = ["ZADD", self.keys.open_claims]
+        for arrival in arrivals:
+            words += (now_ms, arrival.key)
+        return tuple(words)
 
     def unindex(self, noted: Sequence[tuple[bytes, bytes]]) -> Command:
         """Forget `(key, score)` unless it was noted again since."""
@@ -92,13 +99,13 @@ def observed(reply: Reply) -> Observed:
 
     Raises `StoreMisused` for anything else.
     """
-    match reply:
-        case [int(code)]:
+    if isinstance(reply, list) and reply and isinstance(code := reply[0], int):
+        if len(reply) == 1:
             return Observed(STATUS[code])
-        case [3, bytes(answer)]:
+        if len(reply) % 2:
+            return gathered(STATUS[code], reply[1::2], reply[2::2])
+        if code == 3 and len(reply) == 2 and isinstance(answer := reply[1], bytes):
             return Observed(Status.REPLAY, answer)
-        case [int(code), *rest] if len(rest) % 2 == 0:
-            return gathered(STATUS[code], rest[::2], rest[1::2])
     raise StoreMisused(f"unexpected reply to an arrival: {reply!r}")
 
 

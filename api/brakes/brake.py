@@ -39,12 +39,14 @@ class Brake:
         self.trips: Mapping[str, Trip] = {}
         self.reached: dict[str, Reached] = {}
         self._own: dict[str, dict[int, int]] = {}
+        self._decisions = counter(GUARD, 0, "decisions")
         self._slot = 0
         self._lock = threading.Lock()
 
     def adopt(self, trips: Mapping[str, Trip]) -> None:
         """What happened to the brakes, as it is written."""
         self.trips = trips
+        self._decisions = counter(GUARD, self.epoch(GUARD), "decisions")
         self.reached = {n: r for n, r in self.reached.items() if self.epoch(n) <= r.epoch}
 
     def epoch(self, name: str) -> int:
@@ -67,7 +69,7 @@ class Brake:
     def begin(self, decisions: int, now_ms: int) -> str | None:
         """A batch is about to be decided; the mode in which."""
         if self.limits.rate is not None:
-            self._count(counter(GUARD, self.epoch(GUARD), "decisions"), now_ms, decisions)
+            self._count(self._decisions, now_ms, decisions)
         return self.guard(now_ms)
 
     def note(self, decision: Decision, rules: RuleSet, now_ms: int) -> bool:

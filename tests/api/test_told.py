@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api.decide import Freshness, Policy
 from api.record import decode_json, encode_json
-from api.rules.rule import Circumstances
+from api.rules.manifest import Manifest
+from api.rules.rule import EMPTY, Circumstances, RuleSet
 from api.rules.told import Telling
+from api.shared import Shared
 from tests.api.test_rule_forms import ROW
 from tests.api.test_rule_program import RULE, facts_of, rule_set
 from tests.api.world import Bench, StepScorer, model, shipped_rules, transaction
@@ -64,3 +67,29 @@ def test_an_abandoned_attempt_is_written_as_one(tmp_path):
     (record,) = second.journalled()
     assert record["type"] == "abandoned"
     assert written(second, "tx:a") == encode_json(record)
+
+
+def test_what_a_batch_shares_is_made_anew_where_it_changes():
+    rules, policy = EMPTY, Policy.of(100, "review")
+    shared = Shared({"catalogue": "c", "state": "s", "code": "1"})
+    told = []
+    for rules_, policy_, freshness in [
+        (rules, policy, Freshness("fresh", "g", None)),
+        (rules, policy, Freshness("fresh", "g", None)),
+        (rules, policy, Freshness("stale", "g", 7)),
+        (rules, Policy.of(200, "review"), Freshness("stale", "g", 7)),
+        (RuleSet(Manifest("other"), (), (), (), {}, {}), policy, Freshness("stale", "h", 7)),
+    ]:
+        shared.of(None, rules_, policy_, freshness)
+        assert decode_json(shared.versions_raw) == shared.versions
+        assert decode_json(shared.freshness_raw) == shared.freshness
+        assert shared.versions["rules"] == rules_.version
+        assert shared.versions["policy"] == policy_.version
+        assert shared.freshness == {
+            "flink_lag_ms": freshness.flink_lag_ms,
+            "generation": freshness.generation,
+            "state": freshness.state,
+        }
+        told.append((shared.versions, shared.freshness))
+    assert told[0][0] is told[1][0]
+    assert told[0][1] is told[1][1]
