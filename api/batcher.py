@@ -18,7 +18,7 @@ from api.work import Inbound
 PENDING_POLL_S = 0.02
 # Between two turns the event loop sends the answers, reads what has arrived, and lets that join the queue.
 ROUNDS = 3
-# How often it is looked whether a batch has been at the store for too long.
+# How often it is looked for batches of which nobody was told.
 LOOK_S = 0.02
 # Answers go to their claims with the next batch, or after so long.
 FLUSH_S = 0.005
@@ -177,9 +177,9 @@ class Batcher:
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 
     def _look_again(self) -> None:
-        """A store that does not answer at all wakes nobody: is its time up?"""
+        """A store that never answers wakes nobody, nor does a disk for which somebody else has waited."""
         self._look = None
-        if self._departed:
+        if self._departed or self._recorded:
             self._wake.set()
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 

@@ -10,8 +10,6 @@ off with its next batch; `open_claims` looks at the claims themselves and tidies
 """
 
 import secrets
-import select
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -37,6 +35,7 @@ from features.node import (
 from features.resp import Address, Answer, Command, Connection, FunctionMissing, Owed, Reply
 from features.state import Assertion
 from features.store import Arrival, Claim, Observed, OnlineStore, Positions, StoreUnavailable
+from features.watch import watch
 
 
 def connect(
@@ -98,8 +97,8 @@ class RedisStore:
         self._departed: deque[_Flight] = deque()
         self._inquiry: Owed | None = None
         self._monotonic = monotonic
-        self._watched = select.epoll() if hasattr(select, "epoll") else None
-        self.descriptor = None if self._watched is None else self._watched.fileno()
+        self._watch = watch()
+        self.descriptor = None if self._watch is None else self._watch.descriptor
         self._connection = Connection(
             address, connect_s=limits.connect_s, read_s=limits.read_s, greet=self._greet, watch=self._watch
         )
@@ -246,13 +245,8 @@ class RedisStore:
             if self._answered and self._connection.is_open:
                 self._connection.pipeline([self._commands.forget(self._answered)])
         self._connection.close()
-        if self._watched is not None:
-            self._watched.close()
-
-    def _watch(self, sock: socket.socket) -> None:
-        # A socket that is closed leaves by itself.
-        if self._watched is not None:
-            self._watched.register(sock, select.EPOLLIN)
+        if self._watch is not None:
+            self._watch.close()
 
     def _ask(self, commands: Sequence[Command], limit_s: float | None = None) -> list[Reply]:
         """Replies. Raises the first error."""

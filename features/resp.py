@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 
 from features.store import StoreMisused, StoreUnavailable
+from features.watch import Watch
 
 Word = bytes | str | int
 Command = tuple[Word, ...]
@@ -115,7 +116,7 @@ class Connection:
     `connect_s`: limit of opening it, `greet` included, which is called with the new connection before
     any other command. `read_s`: limit of a round trip that brings none of its own. After a time-out the
     server is left alone for a moment, and for `hold_s` where it was the opening that timed out: not every
-    caller has to wait for it. `watch`: told of every socket, so that an event loop hears of what comes.
+    caller has to wait for it. `watch`: by which an event loop hears of what comes.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Connection:
         read_s: float = 1.0,
         hold_s: float = 1.0,
         greet: Callable[["Connection"], None] | None = None,
-        watch: Callable[[socket.socket], None] | None = None,
+        watch: Watch | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
@@ -204,6 +205,8 @@ class Connection:
         until_s = self._opening_until_s or self._monotonic() + (self._read_s if limit_s is None else limit_s)
         if not owed.lost and not owed.is_complete:
             self.flush()
+            if self._watch is not None and self._owed[0] is not owed:
+                self._watch.ring()
         try:
             while not owed.is_complete and not owed.lost:
                 self._read(until_s)
@@ -220,6 +223,8 @@ class Connection:
         """Take in what has come, and wait for nothing: a server that cannot get rid of its replies stands
         still."""
         sock = self._socket
+        if self._watch is not None:
+            self._watch.heard()
         if sock is None:
             return
         try:
@@ -305,7 +310,7 @@ class Connection:
             raise StoreUnavailable(f"{self.address}: {error}") from error
         self._reader = _reader()
         if self._watch is not None:
-            self._watch(sock)
+            self._watch.add(sock)
         self._opening_until_s = until_s
         try:
             if self.address.password:

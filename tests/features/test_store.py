@@ -172,6 +172,13 @@ def test_who_waits_at_the_descriptor_hears_when_a_batch_has_landed(store: Online
     assert store.landed()
     if store.descriptor is not None:
         assert not select.select([store.descriptor], [], [], 0)[0]
+        # Somebody else's question takes the replies in: whoever waits at the descriptor hears of it.
+        store.depart(events, now_ms=now_ms, deadline_ms=now_ms + 5_000)
+        assert store.claim("tx:none") is None
+        assert select.select([store.descriptor], [], [], 0)[0]
+        assert store.landed()
+        assert not select.select([store.descriptor], [], [], 0)[0]
+        assert len(store.land()) == len(events)
 
 
 def test_what_is_inquired_comes_with_the_next_batch_and_once(store: OnlineStore) -> None:
