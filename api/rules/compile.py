@@ -31,6 +31,7 @@ from api.rules.tree import (
 FEW: Final = 4
 Row = Sequence[Any]
 Condition = Callable[[Row], bool | None]
+Slot = Callable[[int], str]
 
 
 def compile_rule(checked: Checked, slots: Mapping[str, int], lists: Mapping[str, WatchList]) -> Condition:
@@ -47,9 +48,12 @@ def compile_rule(checked: Checked, slots: Mapping[str, int], lists: Mapping[str,
     return condition
 
 
-def text_of(checked: Checked) -> str:
-    """The condition as an expression over the row `x`, of which all required words have values."""
-    return _text(checked.condition)
+def text_of(checked: Checked, slot: str = "x[{}]") -> str:
+    """The condition as an expression over the row `x`, of which all required words have values.
+
+    `slot`: how the text names a slot of the row.
+    """
+    return _text(checked.condition, slot.format)
 
 
 def namespace(lists: Mapping[str, WatchList]) -> dict[str, Any]:
@@ -59,41 +63,42 @@ def namespace(lists: Mapping[str, WatchList]) -> dict[str, Any]:
     return space | {f"list_{name}": found.until_ms.get for name, found in lists.items()}
 
 
-def _text(node: Node) -> str:
+def _text(node: Node, at: Slot) -> str:
     match node:
         case Constant(value):
             return repr(value)
         case Value():
-            return _value(node)
+            return _value(node, at)
         case Not(operand):
-            return f"(not {_text(operand)})"
+            return f"(not {_text(operand, at)})"
         case Logic(operator, left, right) | Compare(operator, left, right):
-            return f"({_text(left)} {operator} {_text(right)})"
+            return f"({_text(left, at)} {operator} {_text(right, at)})"
         case Negative(operand):
-            return f"(-{_text(operand)})"
+            return f"(-{_text(operand, at)})"
         case Absolute(operand):
-            return f"abs({_text(operand)})"
+            return f"abs({_text(operand, at)})"
         case Pick(function, left, right):
-            return f"{function}({_text(left)}, {_text(right)})"
+            return f"{function}({_text(left, at)}, {_text(right, at)})"
         case Arithmetic(operator, left, right):
             # Two integers would be calculated without rounding, a double with another one would not.
             lifted = " * 1.0" if may_be_whole(left) and may_be_whole(right) else ""
-            return f"({_text(left)}{lifted} {operator} {_text(right)})"
+            return f"({_text(left, at)}{lifted} {operator} {_text(right, at)})"
         case Among(operand, values):
             # Python makes a constant set of braces: one hash instead of many comparisons.
             texts = ", ".join(repr(v.value) for v in values)
             among = f"({texts},)" if len(values) <= FEW else f"{{{texts}}}"
-            return f"({_text(operand)} in {among})"
+            return f"({_text(operand, at)} in {among})"
         case Listed(operand, name):
-            return f"(list_{name}({_text(operand)}, 0) > x[0])"
+            return f"(list_{name}({_text(operand, at)}, 0) > {at(0)})"
         case Present(operand):
-            return f"(x[{operand.slot}] is not None)"
+            return f"({at(operand.slot)} is not None)"
         case Otherwise(operand, other):
-            return f"({_value(operand)} if x[{operand.slot}] is not None else {other.value!r})"
+            return f"({_value(operand, at)} if {at(operand.slot)} is not None else {other.value!r})"
     assert_never(node)
 
 
-def _value(value: Value) -> str:
+def _value(value: Value, at: Slot) -> str:
+    text = at(value.slot)
     if value.form == "flag":
-        return f"(x[{value.slot}] != 0)"
-    return f"(x[{value.slot}] * 1.0)" if value.wide else f"x[{value.slot}]"
+        return f"({text} != 0)"
+    return f"({text} * 1.0)" if value.wide else text

@@ -1,8 +1,8 @@
 """A whole rule set as one generated function: what it costs to decide is calls and look-ups, not comparisons.
 
-The function builds the row of the used words and asks every rule in turn, in straight-line code. Conditions
-are the text that `compile.py` makes of each rule; results are values made ahead. `RuleSet.one_by_one` is the
-obvious form; a test holds both equal.
+The function takes the used words as local names and asks every rule in turn, in straight-line code.
+Conditions are the text that `compile.py` makes of each rule; results are values made ahead.
+`RuleSet.one_by_one` is the obvious form; a test holds both equal.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,8 +54,7 @@ class _Absent(dict[Any, Any]):
         self._results = results
 
     def __missing__(self, absent: Any) -> Any:
-        flags = absent if isinstance(absent, tuple) else (absent,)
-        names = tuple(compress((name for name, _ in self._results.required), flags))
+        names = tuple(compress((name for name, _ in self._results.required), absent))
         found = self[absent] = self._results.missing(names)
         return found
 
@@ -76,14 +75,15 @@ def compile_set(
             f"hit_{i}": results.hit,
             f"not_{i}": results.no_hit,
             f"absent_{i}": _Absent(results),
+            f"lacking_{i}": results.missing(tuple(name for name, _ in results.required[:1])),
             f"expired_{i}": results.missing(("expired",)),
             f"fault_{i}": results.missing(("division by zero",)),
         }
     lines = [
         "def program(features, facts, about):",
-        "    now = about.now_ms",
+        "    x0 = about.now_ms",
         "    fields, entities = facts.fields.get, facts.entities.get",
-        f"    x = [{', '.join(['now', *(_word(name, source, places) for name, source in words)])}]",
+        *(f"    x{i} = {_word(name, source, places)}" for i, (name, source) in enumerate(words, 1)),
         "    counted = []",
         *(line for i, part in enumerate(parts) for line in _rule(i, part)),
         f"    return ({''.join(f'r{i}, ' for i in range(len(parts)))}), counted",
@@ -105,16 +105,17 @@ def _rule(i: int, part: Part) -> Iterator[str]:
     slots = [slot for _, slot in part.results.required]
     branch = "if"
     if part.results.expires_ms < NEVER_MS:
-        yield f"    if now >= {part.results.expires_ms}:"
+        yield f"    if x0 >= {part.results.expires_ms}:"
         yield f"        r{i} = expired_{i}"
         branch = "elif"
     if slots:
-        yield f"    {branch} {' or '.join(f'x[{slot}] is None' for slot in slots)}:"
-        yield f"        r{i} = absent_{i}[{', '.join(f'x[{slot}] is None' for slot in slots)}]"
+        absent = [f"x{slot} is None" for slot in slots]
+        yield f"    {branch} {' or '.join(absent)}:"
+        yield f"        r{i} = " + (f"absent_{i}[{', '.join(absent)}]" if len(slots) > 1 else f"lacking_{i}")
         branch = "elif"
     yield "    else:" if branch == "elif" else "    if True:"
     yield "        try:"
-    yield f"            holds = {text_of(part.checked)}"
+    yield f"            holds = {text_of(part.checked, 'x{}')}"
     yield "        except ArithmeticError:"
     yield f"            r{i} = fault_{i}"
     yield "        else:"
