@@ -30,10 +30,13 @@ from api.segment import Damage
 from features.catalogue import load
 from features.store import OnlineStore, StoreUnavailable
 
-BATCH: Final = 500
+BATCH: Final = 1_000
 WAIT_S: Final = 0.2
 # Nobody waits for the query store, a decision is read from its claim: one commit for so many seconds.
 GATHER_S: Final = 0.25
+# Of a stream: rows of a larger commit share the pages that it writes.
+STREAM: Final = 50
+STREAM_GATHER_S: Final = 1.0
 RECEIPTS_MAX: Final = 50_000
 LOG = logging.getLogger("cordon.projector")
 
@@ -82,9 +85,7 @@ class Projector:
                 began_s = time.monotonic()
                 self._project(query, messages)
                 if messages:
-                    # A backlog is worked off half of the time: its writes share the journals' disk.
-                    full = len(messages) == BATCH
-                    self._sleep(min(time.monotonic() - began_s, GATHER_S) if full else GATHER_S)
+                    self._sleep(pause_s(len(messages), time.monotonic() - began_s))
         finally:
             consumer.close()
             query.close()
@@ -153,6 +154,14 @@ class Projector:
             self._receipts.clear()
 
 
+def pause_s(count: int, spent_s: float) -> float:
+    """Seconds to gather after so many messages, which took `spent_s`."""
+    if count > BATCH:
+        # A backlog is worked off half of the time: its writes share the journals' disk.
+        return min(spent_s, GATHER_S)
+    return GATHER_S if count < STREAM else STREAM_GATHER_S
+
+
 def of_a_case(payload: bytes) -> bool:
     """Whether an audit record, or a checkpoint beside it, says what was done with a review case."""
     if b'"event":"case_' not in payload:
@@ -170,7 +179,7 @@ def consumer_settings(config: ServiceConfig) -> dict[str, Any]:
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
         # A fetch costs the broker about the same for one record as for many.
-        "fetch.min.bytes": 65_536,
+        "fetch.min.bytes": 1_000_000,
         "fetch.wait.max.ms": round(GATHER_S * 1_000),
         "queued.max.messages.kbytes": 32_768,
         "log_level": 3,
