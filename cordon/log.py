@@ -39,7 +39,7 @@ class LogReader:
                 "isolation.level": "read_committed",
                 # As the projector: a fetch costs the broker about the same for one record as for many.
                 "fetch.min.bytes": 1_000_000,
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": 200,
                 "log_level": 3,
             }
         )
