@@ -127,8 +127,6 @@ class Program:
             "execution.checkpointing.incremental": "true" if setting.state == "rocksdb" else "false",
             "state.backend.type": setting.state,
             "state.backend.rocksdb.use-bloom-filter": "true",
-            # A checkpoint waits until what is in memory is written: little, the rest went before it, beside.
-            "state.backend.rocksdb.writebuffer.size": "4 mb",
             "restart-strategy.type": "exponential-delay",
             "restart-strategy.exponential-delay.initial-backoff": "500 ms",
             "restart-strategy.exponential-delay.max-backoff": "10 s",
