@@ -16,8 +16,6 @@ from api.flight import Flight
 from api.work import Inbound
 
 PENDING_POLL_S = 0.02
-# Between two turns the event loop sends the answers, reads what has arrived, and lets that join the queue.
-ROUNDS = 3
 # How often it is looked for batches of which nobody was told.
 LOOK_S = 0.02
 # Answers go to their claims with the next batch, or after so long.
@@ -73,7 +71,8 @@ class Batcher:
         self._look: asyncio.TimerHandle | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._flush: asyncio.TimerHandle | None = None
-        self._wake = asyncio.Event()
+        self._scheduled = False
+        self._broken: asyncio.Future[None] | None = None
         self.on_batch: Callable[[int], None] = lambda size: None
 
     @property
@@ -98,7 +97,7 @@ class Batcher:
         """Decide it when nobody else waits: no customer is behind it. The caller bounds how many."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._spare.append((inbound, future, math.inf))
-        self._wake.set()
+        self._schedule()
         return future
 
     def submit(self, inbound: Inbound) -> asyncio.Future[Answer]:
@@ -108,7 +107,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((inbound, future, loop.time() + self._wait_s_max))
-        self._wake.set()
+        self._schedule()
         return future
 
     async def run(self) -> None:
@@ -121,33 +120,56 @@ class Batcher:
         the next batch (beside another one at the store only where enough wait, `AHEAD_MIN`), judges one.
         """
         loop = asyncio.get_running_loop()
+        self._broken = loop.create_future()
         descriptors = self._engine.descriptors
         for descriptor in descriptors:
-            loop.add_reader(descriptor, self._wake.set)
+            loop.add_reader(descriptor, self._heard)
+        self._schedule()
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._turn():
-                    for _ in range(ROUNDS):
-                        await asyncio.sleep(0)
+            await self._broken
         finally:
             for descriptor in descriptors:
                 loop.remove_reader(descriptor)
+            for timer in (self._look, self._rest, self._flush):
+                if timer is not None:
+                    timer.cancel()
             for batch in (*self._departed, *self._recorded):
                 batch.cancel()
             for _, future, _ in (*self._waiting, *self._spare):
                 future.cancel()
 
+    def _schedule(self) -> None:
+        """A turn once the loop has read what has arrived by now, so that it joins the queue."""
+        if not self._scheduled and self._broken is not None:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._step)
+
+    def _step(self) -> None:
+        self._scheduled = False
+        if self._broken is None or self._broken.done():
+            return
+        try:
+            busy = self._turn()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it stops the process
+            self._broken.set_exception(error)
+        else:
+            if busy:
+                self._schedule()
+
+    def _heard(self) -> None:
+        """From the store or the disk."""
+        if not self._departed:
+            self._engine.has_landed(None)
+        self._step()
+
     def _turn(self) -> bool:
         """Everything that can be done now; whether there was anything."""
-        engine, loop, busy = self._engine, asyncio.get_running_loop(), False
+        engine, busy = self._engine, False
         if self._recorded and engine.is_durable(self._recorded[0].flight):
             self._answer()
             busy = True
-        first = self._departed[0].flight if self._departed else None
-        landed = engine.has_landed(first) and first is not None
-        now_s = loop.time()
+        landed = bool(self._departed) and engine.has_landed(self._departed[0].flight)
+        now_s = asyncio.get_running_loop().time()
         if taken := self._take(now_s):
             self._begin(taken, now_s)
             busy = True
@@ -158,12 +180,12 @@ class Batcher:
             busy = True
         if self._spare and self._rest is None and not (busy or self._departed or self._recorded):
             # Its part of the time only, while others ask.
-            self._rest = loop.call_at(self._rested_s, self._rested)
+            self._rest = asyncio.get_running_loop().call_at(self._rested_s, self._rested)
         return busy
 
     def _rested(self) -> None:
         self._rest = None
-        self._wake.set()
+        self._schedule()
 
     def _begin(self, taken: list[tuple[Inbound, asyncio.Future[Answer]]], now_s: float) -> None:
         batch = _Batch([future for _, future in taken], now_s, Flight([]))
@@ -180,7 +202,7 @@ class Batcher:
         """A store that never answers wakes nobody, nor does a disk for which somebody else has waited."""
         self._look = None
         if self._departed or self._recorded:
-            self._wake.set()
+            self._schedule()
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 
     def _answer(self) -> None:
