@@ -158,6 +158,7 @@ def test_a_revoked_key_is_refused_within_a_second_and_a_broken_file_locks_nobody
 
     async def course():
         following = asyncio.create_task(gate.follow())
+        assert accepted(gate, "a")
         path.write_text(entry("b", name="other"))
         await until(lambda: not accepted(gate, "a"))
         assert accepted(gate, "b")
@@ -167,6 +168,7 @@ def test_a_revoked_key_is_refused_within_a_second_and_a_broken_file_locks_nobody
         assert accepted(gate, "b")
         path.write_text(entry("a"))
         await until(lambda: accepted(gate, "a"))
+        assert not accepted(gate, "b")
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
