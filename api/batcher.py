@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from api.answer import Answer, Pending
 from api.engine import Engine
@@ -37,6 +38,23 @@ class QueueFull(Exception):
     """Too much is waiting, or this would wait too long, or has: turn it away before latency explodes."""
 
 
+class Waiter(Protocol):
+    """Who is told of an answer: a future, or whatever else must not wait for the loop's next turn. None of
+    these raises."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: Answer, /) -> None:
+        """The answer."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """`QueueFull`: it waited for too long."""
+
+    def cancel(self) -> object:
+        """There will be no answer."""
+
+
 class Batcher:
     """The queue and the one task that drains it. `clock`: wall clock in ms.
 
@@ -60,8 +78,8 @@ class Batcher:
         self._queue_max = queue_max
         self._patience_s = patience_s
         self._wait_s_max = wait_s_max
-        self._waiting: deque[tuple[Inbound, asyncio.Future[Answer], float]] = deque()
-        self._spare: deque[tuple[Inbound, asyncio.Future[Answer], float]] = deque()
+        self._waiting: deque[tuple[Inbound, Waiter, float]] = deque()
+        self._spare: deque[tuple[Inbound, Waiter, float]] = deque()
         self._asked_s = -math.inf
         self._rested_s = 0.0
         self._pace_s = 0.0
@@ -86,10 +104,13 @@ class Batcher:
 
         Raises `QueueFull`.
         """
-        until = asyncio.get_running_loop().time() + self._patience_s
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience_s
         while True:
-            answer = await self.submit(inbound)
-            if not isinstance(answer, Pending) or asyncio.get_running_loop().time() > until:
+            future: asyncio.Future[Answer] = loop.create_future()
+            self.submit(inbound, future)
+            answer = await future
+            if not isinstance(answer, Pending) or loop.time() > until:
                 return answer
             await asyncio.sleep(PENDING_POLL_S)
 
@@ -100,15 +121,12 @@ class Batcher:
         self._schedule()
         return future
 
-    def submit(self, inbound: Inbound) -> asyncio.Future[Answer]:
-        """The answer of one attempt, which may be that another one is under way. Raises `QueueFull`."""
+    def submit(self, inbound: Inbound, waiter: "Waiter") -> None:
+        """One attempt, whose answer may be that another one is under way. Raises `QueueFull`."""
         if self.full:
             raise QueueFull
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((inbound, future, loop.time() + self._wait_s_max))
+        self._waiting.append((inbound, waiter, asyncio.get_running_loop().time() + self._wait_s_max))
         self._schedule()
-        return future
 
     async def run(self) -> None:
         """Drain until cancelled. What the engine raises stops the process: it is fenced or broken.
@@ -135,8 +153,8 @@ class Batcher:
                     timer.cancel()
             for batch in (*self._departed, *self._recorded):
                 batch.cancel()
-            for _, future, _ in (*self._waiting, *self._spare):
-                future.cancel()
+            for _, waiter, _ in (*self._waiting, *self._spare):
+                waiter.cancel()
 
     def _schedule(self) -> None:
         """A turn once the loop has read what has arrived by now, so that it joins the queue."""
@@ -166,8 +184,9 @@ class Batcher:
         """Everything that can be done now; whether there was anything."""
         engine, busy = self._engine, False
         if self._recorded and engine.is_durable(self._recorded[0].flight):
+            # The loop sends what was answered before anything else is done.
             self._answer()
-            busy = True
+            return True
         landed = bool(self._departed) and engine.has_landed(self._departed[0].flight)
         now_s = asyncio.get_running_loop().time()
         if taken := self._take(now_s):
@@ -187,8 +206,8 @@ class Batcher:
         self._rest = None
         self._schedule()
 
-    def _begin(self, taken: list[tuple[Inbound, asyncio.Future[Answer]]], now_s: float) -> None:
-        batch = _Batch([future for _, future in taken], now_s, Flight([]))
+    def _begin(self, taken: list[tuple[Inbound, Waiter]], now_s: float) -> None:
+        batch = _Batch([waiter for _, waiter in taken], now_s, Flight([]))
         try:
             batch.flight = self._engine.begin([inbound for inbound, _ in taken], now_ms=self._clock())
         except BaseException:
@@ -219,9 +238,9 @@ class Batcher:
         if self._spare:
             # Whichever lane this was: the one that has time comes after twice of what was just taken.
             self._rested_s = now_s + SPARE_REST * (now_s - batch.began_s) if self._busy(now_s) else 0.0
-        for future, answer in zip(batch.futures, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        for waiter, answer in zip(batch.waiters, answers, strict=True):
+            if not waiter.done():
+                waiter.set_result(answer)
         if self._flush is None:
             self._flush = loop.call_later(FLUSH_S, self._flush_now)
 
@@ -229,7 +248,7 @@ class Batcher:
         self._flush = None
         self._engine.flush(now_ms=self._clock())
 
-    def _take(self, now_s: float) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
+    def _take(self, now_s: float) -> list[tuple[Inbound, Waiter]]:
         """A batch of those that wait. If there are none, and nothing is under way, a small one of the spare
         lane: whoever comes next waits for that one, and for no other."""
         if self._waiting:
@@ -246,18 +265,18 @@ class Batcher:
 
     @staticmethod
     def _next(
-        lane: deque[tuple[Inbound, asyncio.Future[Answer], float]], size_max: int, now_s: float
-    ) -> list[tuple[Inbound, asyncio.Future[Answer]]]:
+        lane: deque[tuple[Inbound, Waiter, float]], size_max: int, now_s: float
+    ) -> list[tuple[Inbound, Waiter]]:
         """The first of a lane; who waited too long is turned away."""
-        taken: list[tuple[Inbound, asyncio.Future[Answer]]] = []
+        taken: list[tuple[Inbound, Waiter]] = []
         while lane and len(taken) < size_max:
-            inbound, future, until_s = lane.popleft()
-            if future.done():
+            inbound, waiter, until_s = lane.popleft()
+            if waiter.done():
                 continue  # the caller went away
             if now_s > until_s:
-                future.set_exception(QueueFull())
+                waiter.set_exception(QueueFull())
             else:
-                taken.append((inbound, future))
+                taken.append((inbound, waiter))
         return taken
 
 
@@ -265,11 +284,11 @@ class Batcher:
 class _Batch:
     """Callers of one batch, when it was taken, and its flight."""
 
-    futures: list[asyncio.Future[Answer]]
+    waiters: list[Waiter]
     began_s: float
     flight: Flight
 
     def cancel(self) -> None:
         """Nobody will answer."""
-        for future in self.futures:
-            future.cancel()
+        for waiter in self.waiters:
+            waiter.cancel()

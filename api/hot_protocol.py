@@ -11,7 +11,7 @@ A request that comes in one piece with a head that was read before (heads.py) is
 import asyncio
 import logging
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -188,28 +188,36 @@ class HotProtocol(HttpToolsProtocol):
     def _ask(self, exchange: Exchange) -> None:
         try:
             inbound = self.hot.open(exchange.kind, exchange.body)
-            future = self.hot.batcher.submit(inbound)
+            self.hot.batcher.submit(inbound, _Waiter(self, exchange, inbound))
         except REFUSALS as error:
             self._answer(exchange, self.hot.refuse(error))
-        else:
-            future.add_done_callback(partial(self._answered, exchange, inbound))
 
-    def _answered(self, exchange: Exchange, again: Inbound | None, future: "asyncio.Future[Answer]") -> None:
-        """The engine's answer is there. `again`: what to ask for where another attempt is under way."""
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or (error is not None and not isinstance(error, REFUSALS)):
-            LOG.error("a request failed", exc_info=error)
-            exchange.keep_alive = False
-            self._answer(exchange, FAILED)
-        elif error is not None:
+    def answered(self, exchange: Exchange, answer: Answer) -> None:
+        """The engine's answer is there."""
+        self._answer(exchange, self.hot.close(answer))
+
+    def failed(self, exchange: Exchange, error: BaseException | None) -> None:
+        """There is none. `error`: why, if that is known."""
+        if isinstance(error, REFUSALS):
             self._answer(exchange, self.hot.refuse(error))
-        elif isinstance(answer := future.result(), Pending) and again is not None:
-            task = self.loop.create_task(self.hot.batcher.decide(again))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
-            task.add_done_callback(partial(self._answered, exchange, None))
+            return
+        LOG.error("a request failed", exc_info=error)
+        exchange.keep_alive = False
+        self._answer(exchange, FAILED)
+
+    def ask_again(self, exchange: Exchange, inbound: Inbound) -> None:
+        """Another attempt is under way: its answer is waited for."""
+        task = self.loop.create_task(self.hot.batcher.decide(inbound))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+        task.add_done_callback(partial(self._decided, exchange))
+
+    def _decided(self, exchange: Exchange, task: "asyncio.Task[Answer]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            self.failed(exchange, error)
         else:
-            self._answer(exchange, self.hot.close(answer))
+            self.answered(exchange, task.result())
 
     def _answer(self, exchange: Exchange, response: Response) -> None:
         exchange.response_complete = True
@@ -260,3 +268,39 @@ class HotProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+
+
+class _Waiter(NamedTuple):
+    """Tells a connection at once; whatever goes wrong there is that connection's own affair."""
+
+    protocol: HotProtocol
+    exchange: Exchange
+    inbound: Inbound
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, answer: Answer) -> None:
+        try:
+            if isinstance(answer, Pending):
+                self.protocol.ask_again(self.exchange, self.inbound)
+            else:
+                self.protocol.answered(self.exchange, answer)
+        except Exception as error:  # noqa: BLE001 -- the engine goes on, whatever it is
+            self._fail(error)
+
+    def set_exception(self, error: BaseException) -> None:
+        try:
+            self.protocol.failed(self.exchange, error)
+        except Exception as other:  # noqa: BLE001 -- see above
+            self._fail(other)
+
+    def cancel(self) -> None:
+        try:
+            self.protocol.failed(self.exchange, None)
+        except Exception as error:  # noqa: BLE001 -- see above
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        LOG.error("an answer could not be sent", exc_info=error)
+        self.protocol.transport.abort()
