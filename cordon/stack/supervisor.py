@@ -25,6 +25,7 @@ from cordon.failure import Failure
 from cordon.stack.part import Part, PartStatus, State
 from cordon.stack.probe import Attempt
 from cordon.stack.process import Process
+from cordon.stack.writeback import WriteBack
 
 STEP_S = 0.05
 WATCH_S = 0.2
@@ -89,6 +90,7 @@ class Stack:
         self._running: dict[str, Running] = {}
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
+        self._writeback = WriteBack(self._appended)
         self._include(parts)
 
     # ---- the whole stack -------------------------------------------------------------------------------
@@ -112,6 +114,7 @@ class Stack:
     def stop(self) -> None:
         """Stops every part, those that others need last: SIGTERM, then SIGKILL. Safe to call twice."""
         self._closing.set()
+        self._writeback.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
             self._thread = None
@@ -306,6 +309,12 @@ class Stack:
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name="stack", daemon=True)
             self._thread.start()
+            self._writeback.start()
+
+    def _appended(self) -> list[tuple[Path, str]]:
+        with self._lock:
+            parts = [running.part for running in self._running.values()]
+        return [(part.directory, each) for part in parts if part.directory for each in part.appends]
 
     def _loop(self) -> None:
         while not self._closing.wait(WATCH_S):

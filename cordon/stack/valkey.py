@@ -99,4 +99,5 @@ class Valkey:
             directory=self.directory,
             address=self.url,
             start_timeout_s=60.0,
+            appends=("appendonlydir/*.aof",),
         )

@@ -1,0 +1,75 @@
+"""What parts append is on its way to the disk before anybody syncs it."""
+
+import ctypes
+import os
+import time
+
+from cordon.stack.port import Ports
+from cordon.stack.supervisor import Stack
+from cordon.stack.valkey import Valkey
+from cordon.stack.writeback import LOOK_S, PAGE, WriteBack
+from features.resp import Address, Connection
+
+CACHESTAT = 451
+
+
+def dirty_pages(path):
+    """Pages of the file that nobody has begun to write: Linux' cachestat."""
+    of, found = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
+    with path.open("rb") as file:
+        assert not ctypes.CDLL(None).syscall(CACHESTAT, file.fileno(), of, found, 0)
+    return found[1]
+
+
+def test_whole_pages_are_begun_once_and_only_of_files_that_match(tmp_path):
+    begun = []
+    written = WriteBack(lambda: [(tmp_path, "*.aof")], lambda _, start, length: begun.append((start, length)))
+    first = tmp_path / "a.aof"
+    first.write_bytes(b"x" * PAGE)
+    (tmp_path / "other").write_bytes(b"x" * PAGE)
+    written.step(0.0)
+    with first.open("ab") as file:
+        for size, now_s in ((PAGE, 0.1), (10, 0.2), (3 * PAGE, 0.3), (0, 0.4)):
+            file.write(b"x" * size)
+            file.flush()
+            written.step(now_s)
+    assert begun == [(PAGE, PAGE), (2 * PAGE, 3 * PAGE)]
+    second = tmp_path / "b.aof"
+    second.touch()
+    first.unlink()
+    written.step(LOOK_S)
+    second.write_bytes(b"x" * PAGE)
+    written.step(LOOK_S + 0.1)
+    assert begun[2:] == [(0, PAGE)]
+    written.close()
+
+
+def test_a_file_that_was_cut_off_is_followed_from_there(tmp_path):
+    begun = []
+    written = WriteBack(lambda: [(tmp_path, "*.aof")], lambda _, start, length: begun.append((start, length)))
+    path = tmp_path / "a.aof"
+    path.write_bytes(b"x" * 4 * PAGE)
+    written.step(0.0)
+    os.truncate(path, PAGE)
+    written.step(0.1)
+    path.write_bytes(b"x" * 2 * PAGE)
+    written.step(0.2)
+    assert begun == [(PAGE, PAGE)]
+    written.close()
+
+
+def test_a_node_of_a_running_stack_has_little_left_to_sync(tmp_path):
+    ports = Ports()
+    node = Valkey(tmp_path / "valkey", ports.take())
+    with Stack([node.part()], tmp_path):
+        connection = Connection(Address.parse(node.url))
+        connection.call("CONFIG", "SET", "appendfsync", "no")
+        (path,) = (tmp_path / "valkey" / "appendonlydir").glob("*.incr.aof")
+        time.sleep(2 * LOOK_S)
+        for number in range(200):
+            connection.call("SET", f"key-{number}", b"x" * 20_000)
+        until_s = time.monotonic() + 10
+        while path.stat().st_size < 4_000_000 or dirty_pages(path) > 2:
+            assert time.monotonic() < until_s, (path.stat().st_size, dirty_pages(path))
+            time.sleep(0.02)
+        connection.close()
