@@ -265,4 +265,4 @@ def settle_garbage() -> None:
     """What start-up made stays for ever; batches make little that is cyclic: collect seldom, over little."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(5_000, 50, 100)

@@ -70,6 +70,19 @@ def test_a_part_that_follows_yields_the_processor(tmp_path: Path):
         assert niceness(stack, "leader") == (own, 0)
 
 
+def test_a_part_that_goes_before_others_does_so_where_that_is_permitted(tmp_path: Path):
+    text = "import time; time.sleep(60)"
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    permitted = subprocess.run(["nice", "-n", "-5", "true"], capture_output=True, check=True).stderr == b""
+    with Stack([script(text, "hasty", nice=-5)], tmp_path) as stack:
+        wanted = (max(-20, own - 5), -5) if permitted else (own, 0)
+        pid = process_of(stack, "hasty").pid
+        assert eventually(lambda: os.getpriority(os.PRIO_PROCESS, pid) == wanted[0])
+        group = Path(f"/proc/{pid}/autogroup")
+        if group.exists():
+            assert eventually(lambda: int(group.read_text().rpartition("nice")[2]) == wanted[1])
+
+
 def test_parts_start_after_those_they_need_and_stop_before_them(tmp_path: Path):
     order: list[str] = []
     stack = Stack(
