@@ -19,8 +19,6 @@ from api.work import Inbound
 PENDING_POLL_S = 0.02
 # How often it is looked for batches of which nobody was told.
 LOOK_S = 0.02
-# Answers go to their claims with the next batch, or after so long.
-FLUSH_S = 0.005
 # So many must wait for a batch to depart beside the one that is under way: every batch has costs of its own,
 # so that below that it is cheaper, and for all together sooner, to join them.
 AHEAD_MIN = 4
@@ -56,7 +54,7 @@ class Waiter(Protocol):
 
 
 class Batcher:
-    """The queue and the one task that drains it. `clock`: wall clock in ms.
+    """The queue and the turns that drain it. `clock`: wall clock in ms.
 
     `wait_s_max`: nobody waits longer for their batch. How long the last in the queue would wait is known from
     full batches: what does not fill them is no overload.
@@ -88,7 +86,6 @@ class Batcher:
         self._recorded: deque[_Batch] = deque()
         self._look: asyncio.TimerHandle | None = None
         self._rest: asyncio.TimerHandle | None = None
-        self._flush: asyncio.TimerHandle | None = None
         self._scheduled = False
         self._broken: asyncio.Future[None] | None = None
         self.on_batch: Callable[[int], None] = lambda size: None
@@ -148,7 +145,7 @@ class Batcher:
         finally:
             for descriptor in descriptors:
                 loop.remove_reader(descriptor)
-            for timer in (self._look, self._rest, self._flush):
+            for timer in (self._look, self._rest):
                 if timer is not None:
                     timer.cancel()
             for batch in (*self._departed, *self._recorded):
@@ -173,6 +170,9 @@ class Batcher:
         else:
             if busy:
                 self._schedule()
+            else:
+                # Nothing follows at once that would take the last answers to their claims.
+                self._engine.flush(now_ms=self._clock())
 
     def _heard(self) -> None:
         """From the store or the disk."""
@@ -226,10 +226,10 @@ class Batcher:
 
     def _answer(self) -> None:
         """The batch that was recorded first."""
-        batch, loop = self._recorded[0], asyncio.get_running_loop()
+        batch = self._recorded[0]
         answers = self._engine.answer(batch.flight)
         self._recorded.popleft()
-        now_s = loop.time()
+        now_s = asyncio.get_running_loop().time()
         if len(answers) == self._size_max:
             took_s = now_s - max(batch.began_s, self._answered_s)
             self._pace_s += PACE_WEIGHT * (took_s / len(answers) - self._pace_s)
@@ -241,12 +241,6 @@ class Batcher:
         for waiter, answer in zip(batch.waiters, answers, strict=True):
             if not waiter.done():
                 waiter.set_result(answer)
-        if self._flush is None:
-            self._flush = loop.call_later(FLUSH_S, self._flush_now)
-
-    def _flush_now(self) -> None:
-        self._flush = None
-        self._engine.flush(now_ms=self._clock())
 
     def _take(self, now_s: float) -> list[tuple[Inbound, Waiter]]:
         """A batch of those that wait. If there are none, and nothing is under way, a small one of the spare

@@ -58,19 +58,19 @@ class Echo:
         self.waiting: list[Any] = []
         self.holds = False
 
-    def submit(self, inbound):
-        future = asyncio.get_running_loop().create_future()
-        self.waiting.append((future, Conflicting(f"{inbound.kind} {json.dumps(inbound.payload)}")))
+    def submit(self, inbound, waiter):
+        self.waiting.append((waiter, Conflicting(f"{inbound.kind} {json.dumps(inbound.payload)}")))
         if not self.holds:
             self.answer()
-        return future
 
     async def decide(self, inbound):
-        return await self.submit(inbound)
+        future = asyncio.get_running_loop().create_future()
+        self.submit(inbound, future)
+        return await future
 
     def answer(self):
-        for future, answer in self.waiting:
-            future.set_result(answer)
+        for waiter, answer in self.waiting:
+            waiter.set_result(answer)
         self.waiting.clear()
 
 
