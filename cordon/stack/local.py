@@ -35,11 +35,10 @@ USUAL_PORTS = {
 }
 LISTENERS = (*USUAL_PORTS, "service")
 # What a person calls the address of a part.
-# Where processors are few, what follows the log yields to what answers: a decision never waits for a tile,
-# nor a tile for the query store.
-NICENESS = {
-    "valkey": -15, "service": -15, "kafka": 5, "publisher": 5, "taskmanager": 5, "jobmanager": 15, "jobs": 15,
-    "projector": 15, "webhooks": 15,
+# Where processors are few, what follows the log yields to what answers: a decision never waits for a tile.
+FOLLOWERS = {
+    "kafka": 5, "jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10,
+    "webhooks": 10,
 }  # fmt: skip
 LABELS = {"service": "http", "kafka": "kafka", "valkey": "redis", "jobmanager": "flink"}
 NAMES = (
@@ -123,7 +122,7 @@ def local(
     order = {name: place for place, name in enumerate(NAMES)}
     wanted = sorted(
         (
-            replace(part, nice=NICENESS.get(part.name, 0))
+            replace(part, nice=FOLLOWERS.get(part.name, 0))
             for part in parts
             if not chosen.only or part.name in chosen.only
         ),
