@@ -7,7 +7,7 @@ one batch is being decided the next one gathers. What store and disk do of a bat
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,7 +118,7 @@ class Batcher:
         self._schedule()
         return future
 
-    def submit(self, inbound: Inbound, waiter: "Waiter") -> None:
+    def submit(self, inbound: Inbound, waiter: Waiter) -> None:
         """One attempt, whose answer may be that another one is under way. Raises `QueueFull`."""
         if self.full:
             raise QueueFull
@@ -149,9 +149,8 @@ class Batcher:
                 if timer is not None:
                     timer.cancel()
             for batch in (*self._departed, *self._recorded):
-                batch.cancel()
-            for _, waiter, _ in (*self._waiting, *self._spare):
-                waiter.cancel()
+                _cancel(batch.waiters)
+            _cancel(waiter for _, waiter, _ in (*self._waiting, *self._spare))
 
     def _schedule(self) -> None:
         """A turn once the loop has read what has arrived by now, so that it joins the queue."""
@@ -164,20 +163,17 @@ class Batcher:
         if self._broken is None or self._broken.done():
             return
         try:
-            busy = self._turn()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it stops the process
-            self._broken.set_exception(error)
-        else:
-            if busy:
+            if self._turn():
                 self._schedule()
             else:
                 # Nothing follows at once that would take the last answers to their claims.
                 self._engine.flush(now_ms=self._clock())
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it stops the process
+            self._broken.set_exception(error)
 
     def _heard(self) -> None:
         """From the store or the disk."""
-        if not self._departed:
-            self._engine.has_landed(None)
+        self._engine.gather()
         self._step()
 
     def _turn(self) -> bool:
@@ -207,13 +203,13 @@ class Batcher:
         self._schedule()
 
     def _begin(self, taken: list[tuple[Inbound, Waiter]], now_s: float) -> None:
-        batch = _Batch([waiter for _, waiter in taken], now_s, Flight([]))
+        waiters = [waiter for _, waiter in taken]
         try:
-            batch.flight = self._engine.begin([inbound for inbound, _ in taken], now_ms=self._clock())
+            flight = self._engine.begin([inbound for inbound, _ in taken], now_ms=self._clock())
         except BaseException:
-            batch.cancel()
+            _cancel(waiters)
             raise
-        self._departed.append(batch)
+        self._departed.append(_Batch(waiters, now_s, flight))
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 
@@ -282,7 +278,7 @@ class _Batch:
     began_s: float
     flight: Flight
 
-    def cancel(self) -> None:
-        """Nobody will answer."""
-        for waiter in self.waiters:
-            waiter.cancel()
+
+def _cancel(waiters: Iterable[Waiter]) -> None:
+    for waiter in waiters:
+        waiter.cancel()

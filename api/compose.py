@@ -261,8 +261,9 @@ def open_journal(directory: Path, segment_bytes: int, syncing: Syncing) -> Journ
     return Journal(directory, segment_bytes=segment_bytes, syncing=syncing)
 
 
-def settle_garbage() -> None:
-    """What start-up made stays for ever; batches make little that is cyclic: collect seldom, over little."""
+def settle_garbage(young: int = 5_000) -> None:
+    """What start-up made stays for ever, and is not looked through again; batches make little that is cyclic.
+    `young`: so many new objects are looked through at once, for which everybody waits."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5_000, 50, 100)
+    gc.set_threshold(young, 50, 100)

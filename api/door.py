@@ -227,7 +227,7 @@ class Door:
             if len(self._recorded) > 1 or not (self._flying or self._todo):
                 taken, flight = self._recorded.popleft()
                 self._land(taken, engine.answer(flight))
-            engine.has_landed(None)
+            engine.gather()
         engine.flush(now_ms=self._clock())
         self._commit(asynchronous=True)
 

@@ -174,10 +174,14 @@ class Engine:
         """What becomes readable when a flight may have landed, or be durable."""
         return [fd for fd in (self.store.descriptor, self.journal.syncing.descriptor) if fd is not None]
 
-    def has_landed(self, flight: Flight | None) -> bool:
-        """Whether `record` would not wait for the store. `flight`: of those that departed the first one, if
-        there is any."""
-        return self.store.landed() or (flight is not None and not flight.departed)
+    def gather(self) -> None:
+        """Take in what the store has said so far; until somebody does, it may not get on."""
+        self.store.landed()
+
+    def has_landed(self, flight: Flight) -> bool:
+        """Whether `record` would not wait for the store; of the flights that were not recorded, the first is
+        asked for."""
+        return self.store.landed() or not flight.departed
 
     def record(self, flight: Flight) -> None:
         """Second step: judge and write. Of the flights before, all are answered or recorded; what is recorded

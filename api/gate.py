@@ -89,11 +89,12 @@ class Gate:
             del self._remembered[credential]
         if len(credential) > CREDENTIAL_BYTES_MAX:
             raise AccessDenied(401, f"the credential is longer than {CREDENTIAL_BYTES_MAX} bytes")
-        key = self._seen.get(credential) or self._api_keys.get(digest(credential))
-        if key is not None:
+        key = self._seen.get(credential)
+        if key is None and (key := self._api_keys.get(digest(credential))) is not None:
             if len(self._seen) >= REMEMBERED_MAX:
                 self._seen.clear()
             self._seen[credential] = key
+        if key is not None:
             if key.expires_ms is not None and self._clock() >= key.expires_ms:
                 raise AccessDenied(401, "the API key has expired")
             return key.caller

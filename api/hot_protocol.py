@@ -10,6 +10,7 @@ A request that comes in one piece with a head that was read before (heads.py) is
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -116,15 +117,12 @@ class HotProtocol(HttpToolsProtocol):
         self._idle_s = None
         exchange: Any = Exchange(head.kind, self.hot.timer(), data[end:], keep_alive=True)
         self.cycle = exchange
-        try:
-            self.hot.admit(head.headers)
-        except REFUSALS as error:
-            self._answer(exchange, self.hot.refuse(error))
+        if not self._admits(exchange, head.headers):
+            return
+        if len(exchange.body) > self.hot.body_bytes_max:
+            self._answer(exchange, self.hot.refuse(too_large()))
         else:
-            if len(exchange.body) > self.hot.body_bytes_max:
-                self._answer(exchange, self.hot.refuse(too_large()))
-            else:
-                self._ask(exchange)
+            self._ask(exchange)
 
     def on_message_begin(self) -> None:
         """A request line follows; its scope is made where somebody needs it."""
@@ -152,12 +150,16 @@ class HotProtocol(HttpToolsProtocol):
         keep_alive = self.parser.should_keep_alive()
         exchange: Any = Exchange(kind, self.hot.timer(), bytearray(), keep_alive=keep_alive)
         self.cycle = exchange
+        exchange.admitted = self._admits(exchange, self.headers)
+
+    def _admits(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Whether the caller may send it; who may not is told."""
         try:
-            self.hot.admit(self.headers)
+            self.hot.admit(headers)
         except REFUSALS as error:
             self._answer(exchange, self.hot.refuse(error))
-        else:
-            exchange.admitted = True
+            return False
+        return True
 
     def _usual(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -281,26 +283,20 @@ class _Waiter(NamedTuple):
         return False
 
     def set_result(self, answer: Answer) -> None:
-        try:
-            if isinstance(answer, Pending):
-                self.protocol.ask_again(self.exchange, self.inbound)
-            else:
-                self.protocol.answered(self.exchange, answer)
-        except Exception as error:  # noqa: BLE001 -- the engine goes on, whatever it is
-            self._fail(error)
+        if isinstance(answer, Pending):
+            self._tell(self.protocol.ask_again, self.inbound)
+        else:
+            self._tell(self.protocol.answered, answer)
 
     def set_exception(self, error: BaseException) -> None:
-        try:
-            self.protocol.failed(self.exchange, error)
-        except Exception as other:  # noqa: BLE001 -- see above
-            self._fail(other)
+        self._tell(self.protocol.failed, error)
 
     def cancel(self) -> None:
-        try:
-            self.protocol.failed(self.exchange, None)
-        except Exception as error:  # noqa: BLE001 -- see above
-            self._fail(error)
+        self._tell(self.protocol.failed, None)
 
-    def _fail(self, error: BaseException) -> None:
-        LOG.error("an answer could not be sent", exc_info=error)
-        self.protocol.transport.abort()
+    def _tell(self, tell: Callable[[Exchange, Any], None], what: object) -> None:
+        try:
+            tell(self.exchange, what)
+        except Exception:
+            LOG.exception("an answer could not be sent")
+            self.protocol.transport.abort()

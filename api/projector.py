@@ -4,7 +4,6 @@ Committed records only; positions are stored with the records they cover. A deci
 already is kept apart and reported, never hidden.
 """
 
-import gc
 import logging
 import signal
 import sys
@@ -19,7 +18,7 @@ from api.alerts import doubled as doubled_alert
 from api.attempts import claim_key
 from api.audit.logbook import append
 from api.case import PREFIX as CASE_PREFIX
-from api.compose import store_of
+from api.compose import settle_garbage, store_of
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.engine import QueryStoreUnavailable
 from api.journal import JournalBusy, JournalUnavailable
@@ -218,9 +217,8 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    # What was imported stays; thousands of rows at once are no reason to look through everything.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    # A commit makes thousands of rows, and nobody waits for it.
+    settle_garbage(50_000)
     mover = mover_of(config, metrics)
     if mover is not None:
         mover.start()

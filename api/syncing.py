@@ -5,6 +5,7 @@ whoever holds it. `python -m api.syncing` builds it; where it cannot be built, `
 """
 
 import ctypes
+import logging
 import os
 import select
 import sys
@@ -17,6 +18,7 @@ from typing import Final, Protocol
 from models.kernel.build import Source, library, report
 from models.kernel.errors import NotBuilt
 
+LOG = logging.getLogger("cordon.syncing")
 SYNC: Final = Source("sync", Path(__file__).parent, ("sync.c",))
 _STOP: Final = 1
 _SAID: Final = 1
@@ -78,6 +80,8 @@ class Beside:
         self._kick = os.eventfd(0)
         self.descriptor: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._done = self.descriptor
+        self._poll = select.poll()
+        self._poll.register(self._done, select.POLLIN)
         self._said = 0
         self._thread = threading.Thread(
             target=routine, args=(self._kick, self._done), name="journal-sync", daemon=True
@@ -99,7 +103,7 @@ class Beside:
     def wait(self) -> None:
         """See `Syncing.wait`."""
         while not self.done():
-            select.select([self._done], [], [])
+            self._poll.poll()
         if self._said > _SAID:
             number = self._said - _SAID
             raise OSError(number, os.strerror(number))
@@ -129,7 +133,8 @@ def best() -> Syncing:
     """The one that keeps nobody waiting, where it can be built."""
     try:
         return Beside()
-    except NotBuilt:
+    except NotBuilt as error:
+        LOG.warning("the decider waits for the disk, no thread of compiled code does: %s", error)
         return Inline()
 
 

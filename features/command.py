@@ -27,9 +27,7 @@ class Commands:
         self.takeover_ms = takeover_ms
         self._origins = Origins()
         # Both ends of an entity's keys: what stands before the pseudonym, and after it.
-        ends = {name: self.keys.state(name, "").rpartition("}") for name in catalogue.entities}
-        self._before = {name: before for name, (before, _, _) in ends.items()}
-        self._after = f"}}:s:{catalogue.state_fingerprint}"
+        self._ends = {name: self.keys.state(name, "\0").split("\0") for name in catalogue.entities}
         self._layouts = catalogue.layouts
         self._merges = {name: function_name(catalogue, "merge", name) for name in catalogue.entities}
         self._arrive = function_name(catalogue, "arrive")
@@ -45,8 +43,8 @@ class Commands:
         targets = b"".join([target.packed for target in arrival.targets])
         argument = pack_arrival(arrival, targets, now_ms, deadline_ms, self.takeover_ms)
         claim = self._origins.opened(arrival, now_ms)
-        before, after = self._before, self._after
-        keys = [before[entity] + pseudonym + after for entity, pseudonym, _ in arrival.targets]
+        ends = self._ends
+        keys = [pseudonym.join(ends[entity]) for entity, pseudonym, _ in arrival.targets]
         return ("FCALL", self._arrive, 1 + len(keys), self.keys.claim(arrival.key), *keys, argument, claim)
 
     def claim(self, arrival: Arrival, now_ms: int, deadline_ms: int) -> Command:

@@ -87,7 +87,11 @@ def run(requests: Sequence[bytes], due_s: Sequence[float], host: str, port: int,
         ) as running:
             # It stands for clients on machines of their own: what it sends late, it would call latency.
             yield_processor(-20, running.pid)
-            printed, error = running.communicate()
+            try:
+                printed, error = running.communicate()
+            except BaseException:
+                running.kill()
+                raise
         if running.returncode != 0:
             raise GeneratorFailed(error.strip() or f"the generator ended with {running.returncode}")
         told = json.loads(printed)

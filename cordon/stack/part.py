@@ -47,7 +47,7 @@ class Part:
     `environment` is added to the supervisor's own. `needs` are names of parts that must serve before this
     one is started. `once`: a task that ends by itself. `critical`: started again when it dies; otherwise its
     death is only shown. `address`: what a client of the part is given. `nice`: how much it yields the
-    processor to the others, -20 to 19. `appends`: patterns of the files below its directory that it
+    processor to the others, 0 to 19. `appends`: patterns of the files below its directory that it
     appends to and syncs only now and then (see writeback.py).
     """
 

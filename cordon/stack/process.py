@@ -86,7 +86,7 @@ class Process:
     ) -> Process:
         """Starts `command` with its output appended to `log`; returns once the guard has forked it.
 
-        `nice`: how much it yields the processor to the others, -20 to 19.
+        `nice`: how much it yields the processor to the others, 0 to 19.
         """
         life_read, life_write = os.pipe()
         report_read, report_write = os.pipe()

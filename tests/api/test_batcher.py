@@ -25,6 +25,9 @@ class Counting:
     def begin(self, inbound, *, now_ms):
         return inbound
 
+    def gather(self):
+        pass
+
     def has_landed(self, inbound):
         return True
 
@@ -89,7 +92,7 @@ class Overlapping(Counting):
         return inbound
 
     def has_landed(self, inbound):
-        self.looked += inbound is not None
+        self.looked += 1
         return self.looked >= self.looks
 
     def record(self, inbound):
@@ -221,17 +224,19 @@ def test_another_attempt_is_waited_for_within_the_limit():
     assert isinstance(answer, Pending)
 
 
-def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever():
+@pytest.mark.parametrize("step", ["begin", "record", "answer", "has_landed", "flush"])
+def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever(step):
     class Broken(Counting):
-        def record(self, inbound):
+        def fail(self, *_, **__):
             raise RuntimeError("fenced")
 
     async def both():
         engine: Any = Broken()
+        setattr(engine, step, engine.fail)
         queue = Batcher(engine, lambda: 1, size_max=8, queue_max=8)
         task = asyncio.create_task(queue.run())
-        with pytest.raises(asyncio.CancelledError):
-            await queue.decide(event(1))
+        said = await asyncio.gather(queue.decide(event(1)), return_exceptions=True)
+        assert isinstance(said[0], asyncio.CancelledError) is (step != "flush")
         with pytest.raises(RuntimeError, match="fenced"):
             await task
 

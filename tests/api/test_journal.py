@@ -270,12 +270,13 @@ def test_a_thread_syncs_what_it_is_told_and_says_what_went_wrong(tmp_path):
     syncing.close()
 
 
-def test_without_a_compiler_the_writer_waits(monkeypatch):
+def test_without_a_compiler_the_writer_waits_and_says_so(monkeypatch, caplog):
     def missing():
         raise NotBuilt("no C compiler")
 
     monkeypatch.setattr("api.syncing._routine", missing)
     assert isinstance(best(), Inline)
+    assert "no C compiler" in caplog.text
 
 
 WRITER = """

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from cordon.stack.guard import yield_processor
 from cordon.stack.part import Backoff, Part, State
 from cordon.stack.port import HOST, Ports, is_free
 from cordon.stack.probe import Answering, Attempt, Listening, Probe, Running, Said
@@ -70,17 +71,16 @@ def test_a_part_that_follows_yields_the_processor(tmp_path: Path):
         assert niceness(stack, "leader") == (own, 0)
 
 
-def test_a_part_that_goes_before_others_does_so_where_that_is_permitted(tmp_path: Path):
-    text = "import time; time.sleep(60)"
+def test_who_may_goes_before_others_and_who_may_not_stays():
     own = os.getpriority(os.PRIO_PROCESS, 0)
     permitted = subprocess.run(["nice", "-n", "-5", "true"], capture_output=True, check=True).stderr == b""
-    with Stack([script(text, "hasty", nice=-5)], tmp_path) as stack:
-        wanted = (max(-20, own - 5), -5) if permitted else (own, 0)
-        pid = process_of(stack, "hasty").pid
-        assert eventually(lambda: os.getpriority(os.PRIO_PROCESS, pid) == wanted[0])
-        group = Path(f"/proc/{pid}/autogroup")
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as hasty:
+        yield_processor(-5, hasty.pid)
+        assert os.getpriority(os.PRIO_PROCESS, hasty.pid) == (max(-20, own - 5) if permitted else own)
+        group = Path(f"/proc/{hasty.pid}/autogroup")
         if group.exists():
-            assert eventually(lambda: int(group.read_text().rpartition("nice")[2]) == wanted[1])
+            assert int(group.read_text().rpartition("nice")[2]) == (-5 if permitted else 0)
+        hasty.kill()
 
 
 def test_parts_start_after_those_they_need_and_stop_before_them(tmp_path: Path):
