@@ -25,6 +25,10 @@ COPY api api
 RUN /opt/venv/bin/python -m models.kernel.build && /opt/venv/bin/python -m models.kernel.vectors \
     && /opt/venv/bin/python -m api.audit.chain && /opt/venv/bin/python -m api.intake.compiled \
     && /opt/venv/bin/python -m api.syncing
+RUN cc -std=c99 -O3 -fPIC -shared -o cordon-store.so features/compiled/state.c features/compiled/module.c
+
+FROM valkey/valkey:9 AS store
+COPY --from=service-build /opt/cordon/cordon-store.so /usr/local/lib/cordon-store.so
 
 FROM python AS flink-build
 # Flink's own libraries and pemja are built from source distributions: a compiler and Java's headers.

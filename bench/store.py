@@ -1,7 +1,7 @@
 """What an observed transaction costs a Valkey node, and what an entity's state weighs.
 
     .venv/bin/python -m bench.store [--catalogue payments] [--cards 300] [--transactions 20000]
-        [--json] [--write]
+        [--lua] [--json] [--write]
 
 Starts a node of its own, gives every card a hundred transactions in ninety days, then observes more in
 batches of 1, 16 and 64, and merges what Flink asserts of some (`bench.merges`). CPU is the server's main
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--cards", type=int, default=300)
     parser.add_argument("--transactions", type=int, default=20_000)
     parser.add_argument("--entities", default="", help="names, separated by commas; all if empty")
+    parser.add_argument("--lua", action="store_true", help="a server without the module")
     options = parser.parse_args()
     catalogue = load(options.catalogue)
     entities = tuple(options.entities.split(",")) if options.entities else catalogue.entities
@@ -58,6 +60,8 @@ def main() -> None:
     say = teller(options, evidence)
     with tempfile.TemporaryDirectory() as name:
         node = Valkey(Path(name) / "data", Ports().take())
+        if options.lua:
+            node = replace(node, module=None)
         with Stack([node.part()], Path(name)):
             report = measure(node, catalogue, entities, options.cards, options.transactions, say)
     evidence.end(report, holds=report["server_us"] <= SERVER_US_MAX, write=options.write)
@@ -104,6 +108,7 @@ def measure(
         "server_us": results["batch 64"]["server_us"],
         "server": version.get("valkey_version", version["redis_version"]),
         "allocator": node.allocator or "libc",
+        "functions": "Lua" if node.module is None else "compiled",
         "catalogue": catalogue.name,
         "entities_per_transaction": len(entities),
         "cards": cards,

@@ -2,6 +2,10 @@
 
 Only these functions change stored state. All numbers are little endian, nothing is padded.
 
+Where the server has the module (features/compiled), it answers what decisions and jobs call all the time, and
+`CORDON.LAYOUT <library name> <packed layouts>` tells it what it has to know; keys, arguments, replies and
+bytes are the same.
+
 Names. A function is called `cordon_<state fingerprint>_r<REVISION>_<function>`; `REVISION` counts up when
 an argument or a reply changes, so that two versions of the code can share a store during an upgrade.
 
@@ -108,6 +112,24 @@ def library(catalogue: Catalogue) -> str:
     for mark, text in filled.items():
         source = source.replace(mark, text)
     return source
+
+
+def packed_layouts(catalogue: Catalogue) -> bytes:
+    """What the module has to know of a catalogue::
+
+    u8 entities, each:
+        u16 measures | u8 heads | u8 maps
+        3 tiers: u64 length ms | u64 keep ms | u16 slots | slots x ( u16 measure | u8 largest, not sum )
+        maps x ( u32 bound | u64 horizon ms )
+    """
+    parts = [struct.pack("<B", len(catalogue.layouts))]
+    for layout in catalogue.layouts.values():
+        parts.append(struct.pack("<HBB", len(layout.measures), len(layout.heads), len(layout.maps)))
+        for tier, slots in enumerate(layout.tiers):
+            parts.append(struct.pack("<QQH", TIERS[tier].length_ms, layout.keep_ms[tier], len(slots)))
+            parts += [struct.pack("<HB", m, layout.measures[m].grows_by == "max") for m in slots]
+        parts += [struct.pack("<IQ", spec.bound, spec.horizon_ms) for spec in layout.maps]
+    return b"".join(parts)
 
 
 def _layout(layout: Layout) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 from features.catalogue import Catalogue
 from features.claim import parse_claim
 from features.command import Commands
-from features.library import library, library_name
+from features.library import library, library_name, packed_layouts
 from features.memory_store import TAKEOVER_MS
 from features.resp import Answer, Command, Connection, Reply
 from features.store import Claim, StoreMisused, StoreUnavailable
@@ -82,7 +82,14 @@ def pairs(reply: Reply) -> dict[bytes, bytes]:
 
 
 def load(connection: Connection, catalogue: Catalogue) -> None:
-    """Load the function library unless the very same is loaded."""
+    """Load the function library unless the very same is loaded; tell the server's module, if it has one.
+
+    The library stays beside the module: it has the functions that are called seldom, and all where a server
+    was started anew and nobody has told it the layouts yet.
+    """
+    (told,) = connection.pipeline([("CORDON.LAYOUT", library_name(catalogue), packed_layouts(catalogue))])
+    if isinstance(told, Exception) and not ("unknown command" in str(told) or "NOPERM" in str(told)):
+        raise told
     source = library(catalogue)
     known = connection.call("FUNCTION", "LIST", "LIBRARYNAME", library_name(catalogue), "WITHCODE")
     libraries = known if isinstance(known, list) else []

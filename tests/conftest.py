@@ -1,6 +1,7 @@
 """Real parts for the tests: started at the first use, shared by the session, stopped at its end.
 
 valkey         a Valkey node, empty at the start of every test
+valkey_lua     another one, without the module: it runs the store's functions in Lua
 redis_cluster  three primaries that own all slots, empty at the start of every test
 kafka          a broker; `kafka.topic("name")` and `kafka.settings()` give topics that no other test has
 flink          a session cluster of Flink with the Kafka connector
@@ -68,6 +69,21 @@ def valkey(_valkey: Valkey) -> Valkey:
     """A Valkey node without keys and functions: `.url`, `.port`, `.socket`."""
     empty(_valkey)
     return _valkey
+
+
+@pytest.fixture(scope="session")
+def _valkey_lua(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Iterator[Valkey]:
+    directory = tmp_path_factory.mktemp("valkey-lua")
+    node = Valkey(directory / "data", ports.take(), module=None)
+    with Stack([node.part()], directory):
+        yield node
+
+
+@pytest.fixture
+def valkey_lua(_valkey_lua: Valkey) -> Valkey:
+    """As `valkey`, without the module."""
+    empty(_valkey_lua)
+    return _valkey_lua
 
 
 @pytest.fixture(scope="session")

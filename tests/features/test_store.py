@@ -1,4 +1,5 @@
-"""What an online store does, whichever it is: in memory, on one Valkey node, on a cluster of three."""
+"""What an online store does, whichever it is: in memory, on one Valkey node (with the module, without), on a
+cluster of three."""
 
 import select
 from collections import Counter
@@ -44,8 +45,8 @@ KEYS = Keys(TENANT, CATALOGUE.state_fingerprint)
 def backend_of(kind: str, request: pytest.FixtureRequest) -> Backend:
     if kind == "memory":
         return memory()
-    if kind == "unix":
-        valkey: Valkey = request.getfixturevalue("valkey")
+    if kind in ("unix", "lua"):
+        valkey: Valkey = request.getfixturevalue("valkey" if kind == "unix" else "valkey_lua")
         return server(f"unix://{valkey.socket}")
     if kind == "tcp":
         return server(request.getfixturevalue("valkey").url)
@@ -53,7 +54,7 @@ def backend_of(kind: str, request: pytest.FixtureRequest) -> Backend:
     return server(cluster_url([node.port for node in cluster.nodes]))
 
 
-@pytest.fixture(params=["memory", "unix", "cluster"])
+@pytest.fixture(params=["memory", "unix", "lua", "cluster"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     return backend_of(request.param, request)
 
