@@ -95,6 +95,8 @@ def measure(
             # The least of several rounds: whatever else runs on the machine only adds.
             results[label] = {name: min(run[name] for run in runs) for name in runs[0]}
             say(f"{label}: {results[label]}")
+    appended = append_bytes(server, store, events, transactions // ROUNDS)
+    say(f"{appended} bytes of append-only file per transaction")
     parts = [
         merge_costs(store, catalogue, events, MERGED, lambda: server_cpu_s(server)) for _ in range(ROUNDS)
     ]
@@ -115,6 +117,7 @@ def measure(
         "transactions": transactions,
         "cpu_us_per_transaction": results,
         "merges_us_per_transaction": merges,
+        "append_bytes_per_transaction": appended,
         "state": weights,
         **terms(seconds=time.monotonic() - began_s, runs=ROUNDS, connections=1),
     }
@@ -131,6 +134,13 @@ def timed(
         "client_us": per(time.process_time() - own_s - making_s, count),
         "wall_us": per(time.monotonic() - wall_s - making_s, count),
     }
+
+
+def append_bytes(server: Connection, store: OnlineStore, events: Iterator[Arrival], count: int) -> int:
+    """By which the append-only file grows for a transaction."""
+    before = int(info(server, "persistence")["aof_current_size"])
+    observe(store, events, count, 64)
+    return (int(info(server, "persistence")["aof_current_size"]) - before) // count
 
 
 def purchases(
