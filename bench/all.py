@@ -48,7 +48,7 @@ def measurement(words: str, quick: str, shown: str) -> Measurement:
     return Measurement(tuple(words.split()), tuple(quick.split()), tuple(shown.split()))
 
 
-SMALL_HTTP: Final = "--rate 100 --seconds 3 --runs 1 --warm 500"
+SMALL_HTTP: Final = "--rate 100 --seconds 3 --runs 1 --warm 500 --warm-seconds 1"
 HTTP_FIGURES: Final = "p50_ms p99_ms achieved_rps"
 ALL: Final = (
     measurement("score", "--seconds 2", "ratio_single ratio_batch"),
@@ -66,7 +66,11 @@ ALL: Final = (
     measurement("http --alone --rate 2000 --workers 2", SMALL_HTTP, HTTP_FIGURES),
     measurement("http --rate 1000", SMALL_HTTP, HTTP_FIGURES),
     measurement("http --rate 2000", SMALL_HTTP, HTTP_FIGURES),
-    measurement("freshness --rate 1000", "--rate 50 --seconds 3 --warm 300", "p50_ms p99_ms own_key_stale"),
+    measurement(
+        "freshness --rate 1000",
+        "--rate 50 --seconds 3 --warm 300 --warm-seconds 1",
+        "p50_ms p99_ms own_key_stale",
+    ),
     measurement("stream", "--transactions 2000 --warm 500", "tps lost duplicates"),
     *(
         measurement(words, "--transactions 2000 --rate 100 --seconds 10", "tps tile_updates_per_s")

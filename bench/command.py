@@ -18,6 +18,12 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return found
 
 
+def warming(parser: argparse.ArgumentParser) -> None:
+    """Adds what comes before the measured requests; see `bench.load.course.Course.warm_up`."""
+    parser.add_argument("--warm", type=int, default=30_000, help="transactions of history, sent before")
+    parser.add_argument("--warm-seconds", type=float, default=30.0, help="then at the rate, unmeasured")
+
+
 def teller(options: argparse.Namespace, evidence: Evidence) -> Callable[[str], None]:
     """Where progress goes: nowhere with `--json`."""
     return (lambda line: None) if options.json else evidence.progress

@@ -1,12 +1,12 @@
 """How soon a decision is in the state that others read: journal, publisher, Kafka, Flink, Redis.
 
     .venv/bin/python -m bench.freshness --rate 1000 [--seconds 60] [--connections 64] [--workers 1]
-        [--warm 30000] [--model DIR] [--json] [--write]
+        [--warm 30000] [--warm-seconds 30] [--model DIR] [--json] [--write]
 
-The whole stack runs. Payments of a generated world arrive over HTTP as a Poisson process, as in `bench.http`.
-The clock of a decision starts when its request was due, so it holds the time of the answer too; what lies
-after the answer is reported beside it. It ends when Flink's watermark in Redis, read hundreds of times
-a second, has passed the record: that is never before its tiles are there.
+The whole stack runs. Payments of a generated world arrive over HTTP as a Poisson process, after a warm-up,
+both as in `bench.http`. The clock of a decision starts when its request was due, so it holds the time of the
+answer too; what lies after the answer is reported beside it. It ends when Flink's watermark in Redis, read
+hundreds of times a second, has passed the record: that is never before its tiles are there.
 
 `own_key_stale` counts decisions that did not know an earlier transaction of one of their own entities, by the
 oracle: the fast lane has to make it none. Nothing is reported when an answer is wrong or not in the journal,
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.command import arguments, teller, terms
+from bench.command import arguments, teller, terms, warming
 from bench.load.artefact import demonstration_model
 from bench.load.course import NotMeasured, Run, course, payments_with
 from bench.load.traffic import WORLD, traffic
@@ -36,7 +36,6 @@ from features import load
 from features.store import OnlineStore
 
 P99_MS_MAX: Final = 100.0
-PATIENCE_S: Final = 300.0
 QUANTILES: Final[Mapping[str, float]] = {
     "p50_ms": 50,
     "p90_ms": 90,
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--workers", type=int, default=1, help="processes of the service")
-    parser.add_argument("--warm", type=int, default=30_000, help="transactions of history, sent before")
+    warming(parser)
     parser.add_argument("--model", type=Path, default=None, help="artefact; the demonstration's if absent")
     options = parser.parse_args()
     evidence = Evidence.begin(f"freshness_{options.rate}")
@@ -84,7 +83,8 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
     catalogue = load("payments")
     model = options.model or demonstration_model(catalogue, say)
     count = round(options.rate * options.seconds)
-    payments = traffic(catalogue, options.warm + count, directory)
+    steady = round(options.rate * options.warm_seconds)
+    payments = traffic(catalogue, options.warm + steady + count, directory)
     places = Places()
     with course(
         directory / "stack", payments_with(model, workers=options.workers),
@@ -92,16 +92,13 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
     ) as (running, pipeline):  # fmt: skip
         assert pipeline is not None
         places.running = pipeline
-        running.warm_up(payments.take(options.warm))
-        pipeline.expect({"transaction": options.warm})
-        pipeline.settle(patience_s=PATIENCE_S)
-        say(f"{options.warm} transactions of history are visible")
+        warm = running.warm_up(payments.take(options.warm), payments.take(steady), options.warm_seconds)
+        say(f"warm: {warm}")
         items = payments.take(count)
         with pipeline.connected() as store, Watch(lambda: reached(pipeline, store), time.monotonic) as watch:
             run = running.run(items, options.seconds, 0)
-            pipeline.expect({"transaction": count})
-            pipeline.settle(patience_s=PATIENCE_S)
-            # The last look of the watcher may be older than that of `settle`.
+            running.drain()
+            # The last look of the watcher may be older than that of `drain`.
             time.sleep(0.1)
         stored = running.check_journals()
         ids = [item.id for item in items]
@@ -115,6 +112,7 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
         "decisions": count,
         "journalled": stored,
         "http": run.report(),
+        **warm,
         **terms(seconds=options.seconds, workers=options.workers, connections=options.connections),
     }
 

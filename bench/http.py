@@ -1,11 +1,13 @@
 """Decisions over HTTP: latency at a rate, open loop, every answer checked and durable.
 
     .venv/bin/python -m bench.http --rate 1000 [--alone] [--seconds 60] [--runs 3] [--json] [--write]
-        [--connections 64] [--workers 1] [--warm 30000] [--model DIR] [--port PORT] [--stall 0]
+        [--connections 64] [--workers 1] [--warm 30000] [--warm-seconds 30] [--model DIR] [--port PORT]
+        [--stall 0]
 
 Starts the service with the demonstration's model, Valkey and the journal; without `--alone` also Kafka,
 Flink, publisher and projector, which follow the same decisions. Payments of a generated world arrive as a
 Poisson process from a compiled generator in a process of its own; latency counts from when each was due.
+What is measured is the steady state: history is sent and worked off before, then the rate runs unmeasured.
 Afterwards each answer must be in the journal exactly once. Of `--runs` runs the one with the median p99 is
 reported.
 
@@ -19,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from bench.command import arguments, teller, terms
+from bench.command import arguments, teller, terms, warming
 from bench.load.artefact import demonstration_model
 from bench.load.course import EXPLAINED_SHARE_MIN, REST_S, course, payments_with
 from bench.load.traffic import traffic
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--runs", type=int, default=3)
     found.add_argument("--connections", type=int, default=64)
     found.add_argument("--workers", type=int, default=1, help="processes of the service")
-    found.add_argument("--warm", type=int, default=30_000, help="transactions of history, sent before")
+    warming(found)
     found.add_argument("--model", type=Path, default=None, help="artefact; the demonstration's if absent")
     found.add_argument("--port", type=int, default=None, help="of the service; any free one if absent")
     found.add_argument("--stall", type=float, default=0.0, help="seconds for which the service is stopped")
@@ -65,32 +67,28 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
     catalogue = load("payments")
     model = options.model or demonstration_model(catalogue, say)
     each = round(options.rate * options.seconds)
-    payments = traffic(catalogue, options.warm + options.runs * each, directory)
+    steady = round(options.rate * options.warm_seconds)
+    payments = traffic(catalogue, options.warm + steady + options.runs * each, directory)
     with course(
         directory / "stack", payments_with(model, workers=options.workers),
         alone=options.alone, connections=options.connections, port=options.port, say=say,
-    ) as (running, pipeline):  # fmt: skip
-        reached = running.warm_up(payments.take(options.warm))
-        say(f"{options.warm} transactions of history, {reached:.0f}/s")
-        if pipeline is not None:
-            pipeline.expect({"transaction": options.warm})
-            pipeline.settle()
+    ) as (running, _):  # fmt: skip
+        warm = running.warm_up(payments.take(options.warm), payments.take(steady), options.warm_seconds)
+        say(f"warm: {warm}")
         runs = []
         for number in range(options.runs):
             time.sleep(REST_S)
             runs.append(running.run(payments.take(each), options.seconds, number, options.stall))
             say(str(runs[-1].report()))
         stored = running.check_journals()
-        if pipeline is not None:
-            pipeline.expect({"transaction": options.runs * each})
-            pipeline.settle()
+        running.drain()
     middle = sorted(runs, key=lambda run: run.percentile(99))[(len(runs) - 1) // 2]
     return {
         **middle.report(),
         "p99_ms_of_runs": [run.percentile(99) for run in runs],
         "beside": not options.alone,
         "journalled": stored,
-        "warm_rps": round(reached),
+        **warm,
         "stalled_s": options.stall,
         **terms(
             seconds=options.seconds,

@@ -12,6 +12,7 @@ import redis
 import uvloop
 from confluent_kafka import Consumer, TopicPartition
 
+from api.query_store import open_store
 from cordon.log import LogIncomplete, LogReader, Record
 from cordon.settings import Settings
 from cordon.stack.local import Local, Options, local
@@ -92,11 +93,17 @@ class Pipeline:
     def settle(self, *, flink: bool = True, patience_s: float = PATIENCE_S) -> None:
         """Waits until the log holds all that was sent and Flink has passed it. Raises `LogIncomplete`."""
         self.reader.until(self.expected, patience_s=patience_s)
-        deadline_s = time.monotonic() + patience_s
-        while flink and (behind := self.behind()):
-            if time.monotonic() > deadline_s:
-                raise LogIncomplete(f"Flink did not pass {behind} within {patience_s:.0f} s")
-            time.sleep(0.05)
+        if flink:
+            until_none("Flink", self.behind, patience_s)
+
+    def drain(self, *, patience_s: float = PATIENCE_S) -> None:
+        """Waits until nobody has anything left to do: after `settle` until the query store holds it as well.
+
+        Webhooks read nothing while nobody is subscribed. Raises `LogIncomplete`.
+        """
+        self.settle(patience_s=patience_s)
+        with contextlib.closing(open_store(self.settings.store_url)) as store:
+            until_none("the projector", lambda: self.missing(store.positions()), patience_s)
 
     def dead_letters(self) -> int:
         """Messages in the dead-letter topic; its producer uses no transactions, so offsets count them."""
@@ -110,10 +117,12 @@ class Pipeline:
 
     def behind(self) -> dict[tuple[str, int], int]:
         """Records of the log that Flink's watermark has not passed, per partition."""
-        marks = self.store.watermark()
-        reached = {place: self.reader.reached[place] for place in self.reader.reached}
-        lag = {place: offset - marks.get(place, ("", 0, 0, 0))[1] for place, offset in reached.items()}
-        return {place: missing for place, missing in lag.items() if missing > 0}
+        return self.missing({place: mark[1] for place, mark in self.store.watermark().items()})
+
+    def missing(self, positions: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        """Records of the log from each of these next offsets to where it was read, where there are any."""
+        lag = {place: end - positions.get(place, 0) for place, end in self.reader.reached.items()}
+        return {place: records for place, records in lag.items() if records > 0}
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[OnlineStore]:
@@ -141,6 +150,15 @@ class Pipeline:
         finally:
             passage.close()
             client.close()
+
+
+def until_none(who: str, behind: Callable[[], Mapping[tuple[str, int], int]], patience_s: float) -> None:
+    """Waits until nothing lies before `who`. Raises `LogIncomplete` after `patience_s`."""
+    deadline_s = time.monotonic() + patience_s
+    while left := behind():
+        if time.monotonic() > deadline_s:
+            raise LogIncomplete(f"{who} did not pass {left} within {patience_s:.0f} s")
+        time.sleep(0.05)
 
 
 def pseudonyms(settings: Settings) -> Pseudonyms:

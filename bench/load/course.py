@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
@@ -33,6 +33,9 @@ EXPLAINED_SHARE_MIN: Final = 0.05
 """Of the decisions: fewer would be cheaper than those of a bad day."""
 ALONE: Final = ("valkey", "service")
 REST_S: Final = 1.0
+WARM_SEED: Final = 1_000
+"""Of the arrivals before the measured ones, whose seeds are 0, 1, ..."""
+PATIENCE_S: Final = 300.0
 
 
 class NotMeasured(Failure):
@@ -93,13 +96,25 @@ class Run:
 PERCENTILES: Final[Mapping[str, float]] = {"50": 50, "90": 90, "99": 99, "999": 99.9, "max": 100}
 
 
+class Followers(Protocol):
+    """What follows the service; see `cordon.pipeline.Pipeline`."""
+
+    def expect(self, sent: Mapping[str, int]) -> None:
+        """Note what was accepted, by kind."""
+
+    def drain(self, *, patience_s: float) -> None:
+        """Wait until all of it is worked off."""
+
+
 @dataclass(slots=True)
 class Course:
-    """A running service and what it has answered so far. `connections`: open to the service, all the time."""
+    """A running service and what it has answered so far. `connections`: open to the service, all the time;
+    `followers`: none beside a service that is measured alone."""
 
     plan: Local
     stack: Stack
     connections: int
+    followers: Followers | None = None
     answered: dict[str, Decision] = field(default_factory=dict)
 
     def load(self, items: Sequence[Item], due_s: Sequence[float]) -> Load:
@@ -111,29 +126,43 @@ class Course:
         sent = [generator.request("/v1/decisions", item.body, host, headers) for item in items]
         return generator.run(sent, due_s, service.host, service.port, connections=self.connections)
 
-    def warm_up(self, items: Sequence[Item]) -> float:
-        """History for the entities, as fast as it goes; the rate that was reached."""
-        found = self.load(items, [0.0] * len(items))
-        self._checked(items, found, whole=False)
-        return found.achieved_rps
+    def warm_up(self, history: Sequence[Item], steady: Sequence[Item], seconds: float) -> dict[str, Any]:
+        """What comes before a measured run; what it was, for the report.
+
+        `history` for the entities, as fast as it goes; when all is worked off, `steady` within `seconds`, as
+        in a measured run: what compiles as it runs has then seen this rate, and nobody has a backlog.
+        """
+        found = self.load(history, [0.0] * len(history))
+        self._checked(history, found, whole=False)
+        self.drain()
+        if steady:
+            due_s = arrivals_s(len(steady), seconds, WARM_SEED)
+            self._checked(steady, self.load(steady, due_s), whole=False)
+            self.drain()
+        return {"warm": len(history), "warm_rps": round(found.achieved_rps), "warm_seconds": seconds}
+
+    def drain(self) -> None:
+        """Waits until all that was answered is worked off by what follows. Raises `LogIncomplete`."""
+        if self.followers is not None:
+            self.followers.drain(patience_s=PATIENCE_S)
 
     def run(self, items: Sequence[Item], seconds: float, seed: int, stall_s: float = 0.0) -> Run:
         """One open-loop run, arrivals of a Poisson process; halfway the service stands still for `stall_s`.
 
         Raises `NotMeasured` for a wrong answer, or too low a rate.
         """
-        due_s = np.sort(np.random.default_rng(seed).uniform(0.0, seconds, len(items)))
+        due_s = arrivals_s(len(items), seconds, seed)
         before_s = self.cpu_s()
         with self._stalled(seconds / 2, stall_s):
-            found = self.load(items, due_s.tolist())
+            found = self.load(items, due_s)
         spent_s = {name: s - before_s[name] for name, s in self.cpu_s().items()} | {"generator": found.cpu_s}
-        rate = len(items) / float(due_s[-1])
+        rate = len(items) / due_s[-1]
         explained = sum(any(r.weight is not None for r in d.reasons) for d in self._checked(items, found))
         if found.achieved_rps < ACHIEVED_SHARE_MIN * rate:
             raise NotMeasured(
                 f"{found.achieved_rps:.0f}/s of the intended {rate:.0f}/s: latency would say nothing"
             )
-        return Run(rate, due_s.tolist(), found, explained / len(items), spent_s)
+        return Run(rate, due_s, found, explained / len(items), spent_s)
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds of every part so far, its children included."""
@@ -174,6 +203,8 @@ class Course:
                 )
             found.append(decision)
         self.answered |= {decision.transaction_id: decision for decision in found}
+        if self.followers is not None:
+            self.followers.expect({"transaction": len(found)})
         return found
 
     @contextlib.contextmanager
@@ -196,6 +227,12 @@ class Course:
         thread.start()
         yield
         thread.join()
+
+
+def arrivals_s(count: int, seconds: float, seed: int) -> list[float]:
+    """When so many requests of a Poisson process are due, from its start, in their order."""
+    found: list[float] = np.sort(np.random.default_rng(seed).uniform(0.0, seconds, count)).tolist()
+    return found
 
 
 CALM: Final = {"declines_max": 10**9}
@@ -239,4 +276,4 @@ def course(
             yield Course(plan, stack, connections), None
         return
     with pipeline(directory, given, options=options, keep=keep, say=say) as running:
-        yield Course(running.plan, running.stack, connections), running
+        yield Course(running.plan, running.stack, connections, running), running

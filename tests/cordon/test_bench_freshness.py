@@ -88,7 +88,8 @@ def test_a_decision_that_never_became_visible_is_no_figure():
 @pytest.mark.parts
 @pytest.mark.long
 def test_a_small_measurement_of_the_whole_stack(tmp_path: Path):
-    words = ["--rate", "50", "--seconds", "4", "--warm", "300", "--model", str(small_artefact(tmp_path))]
+    words = ["--rate", "50", "--seconds", "4", "--warm", "300", "--warm-seconds", "2"]
+    words += ["--model", str(small_artefact(tmp_path))]
     command = [sys.executable, "-m", "cordon.main", "bench", "freshness", "--json", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=ROOT)
     assert len(done.stdout.splitlines()) == 1, done.stderr
@@ -96,7 +97,8 @@ def test_a_small_measurement_of_the_whole_stack(tmp_path: Path):
     assert 0 < found["p50_ms"] <= found["p99_ms"]
     assert found["after_answer"]["p50_ms"] < found["p50_ms"]
     assert found["own_key_stale"] == 0
-    assert (found["decisions"], found["journalled"]) == (200, 500)
+    assert (found["decisions"], found["journalled"]) == (200, 600)
+    assert (found["warm"], found["warm_seconds"]) == (300, 2.0)
     assert found["achieved_rps"] >= 0.98 * found["intended_rps"]
     assert found["holds"] == (done.returncode == 0) == (found["p99_ms"] < 100)
     assert {"seconds", "runs", "workers", "connections", "cpu", "commit"} <= found.keys()
