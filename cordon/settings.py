@@ -289,7 +289,9 @@ class Flink(Group):
     checkpoints: str = Field(
         default="file:.cordon/checkpoints", description="directory of the checkpoints, a URI"
     )
-    checkpoint_interval_ms: int = Field(default=5_000, ge=100, description="between two checkpoints")
+    checkpoint_interval_ms: int = Field(
+        default=30_000, ge=100, description="between two checkpoints; so much of the log a crash reads again"
+    )
     state: Literal["rocksdb", "hashmap"] = Field(
         default="rocksdb", description="hashmap: faster, the state of the jobs has to fit the memory"
     )

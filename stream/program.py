@@ -127,6 +127,8 @@ class Program:
             "execution.checkpointing.incremental": "true" if setting.state == "rocksdb" else "false",
             "state.backend.type": setting.state,
             "state.backend.rocksdb.use-bloom-filter": "true",
+            # The job waits until a checkpoint has written these: what is full before is written beside it.
+            "state.backend.rocksdb.writebuffer.size": "16 mb",
             "restart-strategy.type": "exponential-delay",
             "restart-strategy.exponential-delay.initial-backoff": "500 ms",
             "restart-strategy.exponential-delay.max-backoff": "10 s",

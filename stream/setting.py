@@ -79,7 +79,7 @@ def parse(environment: Mapping[str, str], root: Path) -> Setting:
         group=text("KAFKA__GROUP", "cordon"),
         rest=text("FLINK__REST", "http://127.0.0.1:8081").rstrip("/"),
         checkpoints=_absolute(text("FLINK__CHECKPOINTS", "file:.cordon/checkpoints"), root),
-        checkpoint_interval_ms=number("FLINK__CHECKPOINT_INTERVAL_MS", 5_000),
+        checkpoint_interval_ms=number("FLINK__CHECKPOINT_INTERVAL_MS", 30_000),
         parallelism=number("FLINK__PARALLELISM", 1),
         state="rocksdb" if state == "rocksdb" else "hashmap",
         jars=jars,

@@ -30,6 +30,8 @@ from stream.replay.pace import Pace
 from stream.replay.run import Replay
 
 CATCH_UP_S = 300.0
+# The kills must find checkpoints to go on from, with state in them.
+CHECKPOINTS_MS = 5_000
 DOWN_S = 5.0
 
 
@@ -138,6 +140,7 @@ def drill(
     overrides = {
         "catalogue": {"name": plan.catalogue},
         "decide": {"fast_lane": plan.fast_lane, "clock": "event"},
+        "flink": {"checkpoint_interval_ms": CHECKPOINTS_MS},
         **plan.settings,
     }
     with pipeline(directory, overrides, options=Options(usual_ports=False), keep=keeper, say=say) as running:

@@ -51,7 +51,7 @@ class Flink:
     rpc_port: int
     slots: int = 2
     state: Literal["rocksdb", "hashmap"] = "rocksdb"
-    checkpoint_interval_ms: int = 5_000
+    checkpoint_interval_ms: int = 30_000
     checkpoints: str = ""
     job_manager_mib: int = 1_000
     task_manager_mib: int = 2_560

@@ -23,6 +23,7 @@ from cordon.settings import (
     variables,
     without_password,
 )
+from cordon.stack.flink import Flink
 from stream import setting
 from tests.parts import ROOT
 
@@ -145,6 +146,12 @@ class Spy(dict[str, str]):
     def get(self, key: str, default: Any = None) -> Any:
         self.asked.add(key)
         return super().get(key, default)
+
+
+def test_checkpoints_are_as_far_apart_whoever_starts_the_jobs(tmp_path: Path):
+    apart_ms = Settings().flink.checkpoint_interval_ms
+    assert setting.parse({}, ROOT).checkpoint_interval_ms == apart_ms
+    assert Flink(tmp_path, tmp_path, tmp_path, 1, 2).checkpoint_interval_ms == apart_ms
 
 
 @pytest.mark.parametrize("parse", [ServiceConfig.from_environment, lambda env: setting.parse(env, ROOT)])
