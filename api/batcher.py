@@ -22,6 +22,9 @@ LOOK_S = 0.02
 # So many must wait for a batch to depart beside the one that is under way: every batch has costs of its own,
 # so that below that it is cheaper, and for all together sooner, to join them.
 AHEAD_MIN = 4
+# A batch departs no sooner after the one before, unless so many wait.
+GATHER_S = 0.001
+GATHER_MAX = 16
 # Events of the spare lane in one batch: while others ask, and after they have not asked for so long.
 SPARE_BUSY = 4
 SPARE_IDLE = 16
@@ -84,6 +87,8 @@ class Batcher:
         self._answered_s = 0.0
         self._departed: deque[_Batch] = deque()
         self._recorded: deque[_Batch] = deque()
+        self._next_s = -math.inf
+        self._gathering: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._scheduled = False
@@ -132,7 +137,8 @@ class Batcher:
             batch 2                 begin | .. store .. | record | .. disk .. | answer
 
         While store and disk are at their batches, the loop does what else there is: it reads requests, begins
-        the next batch (beside another one at the store only where enough wait, `AHEAD_MIN`), judges one.
+        the next batch (beside another one at the store only where enough wait, `AHEAD_MIN`), judges one. What
+        arrives within `GATHER_S` of a batch goes with the next one together.
         """
         loop = asyncio.get_running_loop()
         self._broken = loop.create_future()
@@ -145,7 +151,7 @@ class Batcher:
         finally:
             for descriptor in descriptors:
                 loop.remove_reader(descriptor)
-            for timer in (self._look, self._rest):
+            for timer in (self._gathering, self._look, self._rest):
                 if timer is not None:
                     timer.cancel()
             for batch in (*self._departed, *self._recorded):
@@ -198,6 +204,10 @@ class Batcher:
             self._rest = asyncio.get_running_loop().call_at(self._rested_s, self._rested)
         return busy
 
+    def _gathered(self) -> None:
+        self._gathering, self._next_s = None, -math.inf
+        self._schedule()
+
     def _rested(self) -> None:
         self._rest = None
         self._schedule()
@@ -244,7 +254,11 @@ class Batcher:
         if self._waiting:
             if len(self._waiting) < (1, AHEAD_MIN, math.inf)[len(self._departed)]:
                 return []
-            self._asked_s = now_s
+            if now_s < self._next_s and len(self._waiting) < GATHER_MAX:
+                if self._gathering is None:
+                    self._gathering = asyncio.get_running_loop().call_at(self._next_s, self._gathered)
+                return []
+            self._asked_s, self._next_s = now_s, now_s + GATHER_S
             return self._next(self._waiting, self._size_max, now_s)
         if self._departed or self._recorded or now_s < self._rested_s:
             return []

@@ -114,7 +114,9 @@ class Overlapping(Counting):
     ("arriving", "begun"),
     [(AHEAD_MIN - 1, [(0, 1), (0, AHEAD_MIN - 1)]), (AHEAD_MIN, [(0, 1), (1, AHEAD_MIN)])],
 )
-def test_a_batch_departs_beside_another_only_if_enough_wait_for_it(arriving, begun):
+def test_a_batch_departs_beside_another_only_if_enough_wait_for_it(monkeypatch, arriving, begun):
+    monkeypatch.setattr("api.batcher.GATHER_S", 0.0)
+
     async def asked():
         engine: Any = Overlapping(arriving)
         queue = Batcher(engine, lambda: 1, size_max=64, queue_max=1000)
@@ -241,6 +243,32 @@ def test_an_engine_that_breaks_stops_the_queue_and_nobody_waits_for_ever(step):
             await task
 
     asyncio.run(both())
+
+
+@pytest.mark.parametrize(("gather_s", "count", "batches"), [(0.05, 6, [1, 5]), (30.0, 40, [1, 16, 16, 7])])
+def test_what_arrives_soon_after_a_batch_goes_together(monkeypatch, gather_s, count, batches):
+    """The first one departs at once, and so do enough."""
+    monkeypatch.setattr("api.batcher.GATHER_S", gather_s)
+
+    async def one_after_the_other():
+        engine: Any = Counting()
+        queue = Batcher(engine, lambda: 1, size_max=64, queue_max=100)
+        task = asyncio.create_task(queue.run())
+        asked = []
+        for number in range(count):
+            asked.append(asyncio.ensure_future(queue.decide(event(number))))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        if gather_s > 1:
+            # Nothing else would wake those who are too few before the time has passed.
+            queue._gathered()
+        answers = await asyncio.gather(*asked)
+        task.cancel()
+        return engine.batches, [getattr(answer, "transaction_id", None) for answer in answers]
+
+    made, told = asyncio.run(one_after_the_other())
+    assert made == batches
+    assert told == [str(number) for number in range(count)]
 
 
 def test_what_would_wait_too_long_is_turned_away_at_once():

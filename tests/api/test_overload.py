@@ -16,6 +16,10 @@ SECONDS = 4.0
 # Unprotected, a queue would be seconds long. Waiting for a batch is bounded by a quarter of a second; the
 # rest is sockets and whatever else the machine does.
 MEDIAN_MS_MAX = 1_000.0
+# More than are answered in that quarter of a second: else requests wait for a connection, none is refused.
+CONNECTIONS = 4_000
+# They are accepted before the first request is due.
+ACCEPTED_S = 1.0
 P99_MS_MAX = 2_000.0
 
 
@@ -38,8 +42,8 @@ def test_at_twice_the_knee_what_is_not_turned_away_is_in_time(processes, ports):
     knee = generator.run(requests("warm", 6_000), [0.0] * 6_000, HOST, port, connections=128).achieved_rps
     for factor in (2, 4, 8):  # the machine may have been busier while the knee was looked for
         count = int(factor * knee * SECONDS)
-        due_s = np.sort(np.random.default_rng(1).uniform(0, SECONDS, count)).tolist()
-        found = generator.run(requests(f"{factor}-", count), due_s, HOST, port, connections=2_000)
+        due_s = np.sort(np.random.default_rng(1).uniform(ACCEPTED_S, ACCEPTED_S + SECONDS, count)).tolist()
+        found = generator.run(requests(f"{factor}-", count), due_s, HOST, port, connections=CONNECTIONS)
         taken_ms = [answer.latency_ms for answer in found.answers if answer.status == 200]
         refused = [answer for answer in found.answers if answer.status == 503]
         assert len(taken_ms) + len(refused) == count
