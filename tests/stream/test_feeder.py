@@ -101,9 +101,15 @@ def test_an_entity_gets_one_call_a_batch(drive: Drive, place: Place, store: Onli
     with redis.Redis(port=place.seeds[0].port) as client:
         drive.open({**told(place), "linger-ms": "1000"})
         assert write(drive, rows()) == "ok"
-        before = client.info("commandstats")["cmdstat_fcall"]["calls"]
+
+        def calls() -> int:
+            # In C on a node with the module, in Lua on one without.
+            stats = client.info("commandstats")
+            return sum(stats[name]["calls"] for name in stats if name.endswith("fcall"))
+
+        before = calls()
         assert write(drive, rows() * 4) == "ok"
-        assert client.info("commandstats")["cmdstat_fcall"]["calls"] - before == len(WHO)
+        assert calls() - before == len(WHO)
     drive.ask("close")
 
 
