@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-EVERY_S: Final = 0.05
+EVERY_S: Final = 0.01
 # How often it is looked for files.
 LOOK_S: Final = 1.0
 PAGE: Final = os.sysconf("SC_PAGESIZE")
