@@ -205,6 +205,7 @@ class Batcher:
         return busy
 
     def _gathered(self) -> None:
+        # The loop's clock may read a little less than the time for which the timer was set.
         self._gathering, self._next_s = None, -math.inf
         self._schedule()
 

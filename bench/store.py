@@ -56,7 +56,8 @@ def main() -> None:
     options = parser.parse_args()
     catalogue = load(options.catalogue)
     entities = tuple(options.entities.split(",")) if options.entities else catalogue.entities
-    evidence = Evidence.begin("store" if options.catalogue == "payments" else f"store_{options.catalogue}")
+    name = "store" if options.catalogue == "payments" else f"store_{options.catalogue}"
+    evidence = Evidence.begin(f"{name}_lua" if options.lua else name)
     say = teller(options, evidence)
     with tempfile.TemporaryDirectory() as name:
         node = Valkey(Path(name) / "data", Ports().take())

@@ -62,6 +62,7 @@ from features.state import FORMAT, RING, Assertion, State
 from features.store import Arrival, Status, Target
 from features.tier import TIERS
 
+# features/compiled/module.c answers this one only.
 REVISION: Final = 2
 EXACT: Final = 2**53
 Function = Literal["arrive", "claim", "observe", "complete", "shrink", "release", "unindex", "merge"]

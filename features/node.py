@@ -85,10 +85,11 @@ def load(connection: Connection, catalogue: Catalogue) -> None:
     """Load the function library unless the very same is loaded; tell the server's module, if it has one.
 
     The library stays beside the module: it has the functions that are called seldom, and all where a server
-    was started anew and nobody has told it the layouts yet.
+    was started anew and nobody has told it the layouts yet, or whose module is missing, refuses them or is of
+    another revision.
     """
     (told,) = connection.pipeline([("CORDON.LAYOUT", library_name(catalogue), packed_layouts(catalogue))])
-    if isinstance(told, Exception) and not ("unknown command" in str(told) or "NOPERM" in str(told)):
+    if isinstance(told, StoreUnavailable):
         raise told
     source = library(catalogue)
     known = connection.call("FUNCTION", "LIST", "LIBRARYNAME", library_name(catalogue), "WITHCODE")

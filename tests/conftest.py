@@ -56,12 +56,15 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         stack.stop()
 
 
+def running(node: Valkey) -> Iterator[Valkey]:
+    """The node, as long as a fixture lives."""
+    with Stack([node.part()], node.directory.parent):
+        yield node
+
+
 @pytest.fixture(scope="session")
 def _valkey(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Iterator[Valkey]:
-    directory = tmp_path_factory.mktemp("valkey")
-    node = Valkey(directory / "data", ports.take())
-    with Stack([node.part()], directory):
-        yield node
+    yield from running(Valkey(tmp_path_factory.mktemp("valkey") / "data", ports.take()))
 
 
 @pytest.fixture
@@ -73,10 +76,7 @@ def valkey(_valkey: Valkey) -> Valkey:
 
 @pytest.fixture(scope="session")
 def _valkey_lua(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Iterator[Valkey]:
-    directory = tmp_path_factory.mktemp("valkey-lua")
-    node = Valkey(directory / "data", ports.take(), module=None)
-    with Stack([node.part()], directory):
-        yield node
+    yield from running(Valkey(tmp_path_factory.mktemp("valkey-lua") / "data", ports.take(), module=None))
 
 
 @pytest.fixture

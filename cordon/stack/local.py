@@ -34,12 +34,12 @@ USUAL_PORTS = {
     "flink-rpc": 6123,
 }
 LISTENERS = (*USUAL_PORTS, "service")
-# What a person calls the address of a part.
 # Where processors are few, what follows the log yields to what answers: a decision never waits for a tile.
 FOLLOWERS = {
     "kafka": 5, "jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10,
     "webhooks": 10,
 }  # fmt: skip
+# What a person calls the address of a part.
 LABELS = {"service": "http", "kafka": "kafka", "valkey": "redis", "jobmanager": "flink"}
 NAMES = (
     "valkey",

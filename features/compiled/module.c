@@ -21,6 +21,7 @@ typedef struct Key Key;
 typedef struct Filtered Filtered;
 
 enum { OK = 0, FAILED = 1, API_VERSION = 1, VERSION = 1 };
+#define REVISION "_r2" /* of the arguments and replies that are understood here: features/library.py */
 enum { READING = 1, WRITING = 2 };
 enum { NO_KEY = 0, STRING_KEY = 1 };
 
@@ -105,7 +106,7 @@ typedef struct {
 
 enum { LIBRARIES_MAX = 64, TARGETS_MAX = 255 };
 enum { NEW = 1, RECOVERED, REPLAY, CONFLICT, PENDING, EXPIRED };
-enum { OPEN = 1, ANSWERED = 2, CONTENT = 16, OWNER = 16, ORIGIN = 40, CLAIM = 1 + ORIGIN };
+enum { ANSWERED = 2, CONTENT = 16, OWNER = 16, ORIGIN = 40, CLAIM = 1 + ORIGIN };
 
 static library_t libraries[LIBRARIES_MAX];
 static unsigned library_count;
@@ -151,9 +152,10 @@ static function_t *find(const String *called, const library_t **library, unsigne
         if (left < 8 || left > 10 || memcmp(rest, "_merge_", 7) != 0)
             continue;
         *entity = 0;
-        for (size_t d = 7; d < left && rest[d] >= '0' && rest[d] <= '9'; d++)
+        size_t d = 7;
+        for (; d < left && rest[d] >= '0' && rest[d] <= '9'; d++)
             *entity = 10 * *entity + (unsigned)(rest[d] - '0');
-        if (*entity >= 1 && *entity <= known->entities)
+        if (d == left && *entity >= 1 && *entity <= known->entities)
             return merge_one;
     }
     return NULL;
@@ -212,6 +214,21 @@ static void set(const call_t *call, Key *key, String *value, long long expires_m
     }
     SetAbsExpire(key, expires_ms);
     Replicate(call->context, "SET", "sscl", call->keys[0], value, "PXAT", expires_ms);
+}
+
+/* Sets a claim that begins with these bytes. */
+static void set_claim(const call_t *call, Key *key, const uint8_t head[CLAIM], const uint8_t *rest, size_t length,
+                      long long expires_ms)
+{
+    uint8_t *bytes = malloc(CLAIM + length);
+    if (bytes == NULL)
+        abort(); /* as the server does when there is no memory */
+    memcpy(bytes, head, CLAIM);
+    memcpy(bytes + CLAIM, rest, length);
+    String *value = CreateString(NULL, (const char *)bytes, CLAIM + length);
+    free(bytes);
+    set(call, key, value, expires_ms);
+    FreeString(NULL, value);
 }
 
 static int misused(const call_t *call, const char *text) { return ReplyWithError(call->context, text); }
@@ -453,16 +470,9 @@ static int complete(const call_t *call)
             set(call, held.key, call->arguments[1], expires_ms);
             ReplyWithLongLong(context, 1);
         } else if (known && memcmp(held.bytes + 1 + CONTENT, claim + 1 + CONTENT, OWNER) == 0) {
-            uint8_t *filled = malloc(length);
-            if (filled == NULL)
-                abort();
-            memcpy(filled, claim, length);
-            filled[0] = ANSWERED;
-            memcpy(filled + 1, held.bytes + 1, ORIGIN);
-            String *value = CreateString(NULL, (const char *)filled, length);
-            free(filled);
-            set(call, held.key, value, expires_ms);
-            FreeString(NULL, value);
+            uint8_t head[CLAIM] = {ANSWERED};
+            memcpy(head + 1, held.bytes + 1, ORIGIN);
+            set_claim(call, held.key, head, claim + CLAIM, length - CLAIM, expires_ms);
             ReplyWithLongLong(context, 1);
         } else {
             ReplyWithLongLong(context, 0);
@@ -481,17 +491,8 @@ static int shrink(const call_t *call)
     value_t held;
     if (look_up(call->context, call->keys[0], READING | WRITING, &held)) {
         int answered = held.bytes != NULL && held.length >= CLAIM && held.bytes[0] == ANSWERED;
-        if (answered) {
-            char *shrunk = malloc(CLAIM + length);
-            if (shrunk == NULL)
-                abort();
-            memcpy(shrunk, held.bytes, CLAIM);
-            memcpy(shrunk + CLAIM, receipt, length);
-            String *value = CreateString(NULL, shrunk, CLAIM + length);
-            free(shrunk);
-            set(call, held.key, value, GetAbsExpire(held.key));
-            FreeString(NULL, value);
-        }
+        if (answered)
+            set_claim(call, held.key, held.bytes, receipt, length, GetAbsExpire(held.key));
         ReplyWithLongLong(call->context, answered);
     }
     CloseKey(held.key);
@@ -531,6 +532,9 @@ static int learn(Context *context, String **argv, int argc)
         return WrongArity(context);
     const char *name = StringPtrLen(argv[1], &name_length);
     const uint8_t *packed = bytes_of(argv[2], &length);
+    size_t revision = sizeof REVISION - 1;
+    if (name_length < revision || memcmp(name + name_length - revision, REVISION, revision) != 0)
+        return ReplyWithError(context, "ERR another revision of the functions: load the module of that version");
     unsigned i = 0;
     while (i < library_count
            && (libraries[i].length != name_length || memcmp(libraries[i].name, name, name_length) != 0))

@@ -200,8 +200,8 @@ static uint64_t oldest_of(const state_t *state, unsigned tier)
     return newest > kept->keep_ms ? (newest - kept->keep_ms) / kept->length_ms : 0;
 }
 
-/* The tile's record; `is_new` if it had to be made, with slots of 0. */
-static uint8_t *tile_of(state_t *state, unsigned tier, uint32_t tile, int *is_new)
+/* The tile's record, made with slots of 0 if there is none. */
+static uint8_t *tile_of(state_t *state, unsigned tier, uint32_t tile)
 {
     size_t size = state->layout->tiers[tier].size, begin = begin_of(state, tier);
     uint32_t low = 0, high = u32(noted(state, tier));
@@ -215,8 +215,7 @@ static uint8_t *tile_of(state_t *state, unsigned tier, uint32_t tile, int *is_ne
             high = middle;
     }
     size_t at = begin + low * size;
-    *is_new = low == u32(noted(state, tier)) || u32(state->bytes + at) != tile;
-    if (!*is_new)
+    if (low < u32(noted(state, tier)) && u32(state->bytes + at) == tile)
         return state->bytes + at;
     uint8_t *record = insert(state, tier, at);
     put32(record, tile);
@@ -309,8 +308,7 @@ static void count_in(state_t *state, unsigned tier, uint64_t time_ms, const uint
         fail(state, "ERR a time after the last tile");
         return;
     }
-    int is_new;
-    uint8_t *slots = tile_of(state, tier, (uint32_t)tile, &is_new) + 4;
+    uint8_t *slots = tile_of(state, tier, (uint32_t)tile) + 4;
     for (unsigned s = 0; s < kept->slots; s++) {
         uint64_t delta = u64(deltas + 8 * kept->measure[s]);
         if (kept->largest[s])
@@ -350,8 +348,7 @@ static void join_tile(state_t *state, unsigned tier, const uint8_t *row)
 {
     const tier_t *kept = &state->layout->tiers[tier];
     uint32_t tile = u32(row);
-    int is_new;
-    uint8_t *slots = tile_of(state, tier, tile, &is_new) + 4;
+    uint8_t *slots = tile_of(state, tier, tile) + 4;
     for (unsigned s = 0; s < kept->slots; s++)
         enlarge(slots + 8 * s, u64(row + 4 + 8 * s));
     saw(state, tile * kept->length_ms);

@@ -18,7 +18,7 @@ from cordon.stack.supervisor import Stack
 from cordon.stack.valkey import Valkey
 from features.catalogue import load
 from features.handbook import CATALOGUE
-from features.library import Keys, function_name, library_name, packed_layouts
+from features.library import REVISION, Keys, function_name, library_name, packed_layouts
 from features.redis_store import connect
 from features.resp import Address, Connection, Reply
 from features.store import StoreMisused, StoreUnavailable
@@ -143,34 +143,52 @@ def test_the_server_knows_the_keys_of_a_call(raw: Connection) -> None:
 )
 def test_layouts_that_are_none_are_refused(packed: bytes, raw: Connection) -> None:
     with pytest.raises(StoreMisused, match="no layouts"):
-        raw.call("CORDON.LAYOUT", "another", packed)
+        raw.call("CORDON.LAYOUT", library_name(CATALOGUE), packed)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    function=st.sampled_from(FUNCTIONS),
-    held=st.binary(max_size=200),
-    damage=st.integers(0, 400),
-    keys=st.integers(0, 4),
-    arguments=st.lists(st.binary(max_size=120), max_size=3),
-)  # fmt: skip
-def test_no_argument_and_no_value_bring_the_server_down_and_what_is_refused_changes_nothing(
-    function: str,
-    held: bytes,
-    damage: int,
-    keys: int,
-    arguments: list[bytes],
-    valkey: Valkey,
-    raw: Connection,
+def test_another_revision_of_the_functions_is_answered_in_lua(
+    valkey: Valkey, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("features.library.REVISION", REVISION + 1)
+    with pytest.raises(StoreMisused, match="another revision"):
+        raw.call("CORDON.LAYOUT", library_name(CATALOGUE), packed_layouts(CATALOGUE))
+    store = connect(valkey.url, CATALOGUE, TENANT)
+    store.read("customer", ["nobody"])
+    raw.call("CONFIG", "RESETSTAT")
+    assert arrive(store, purchase("a"))[0].numbers == (1, 1)
+    assert calls(raw) == {"fcall": 1}
+    store.close()
+
+
+@st.composite
+def arguments(draw: st.DrawFn, keys: int) -> list[bytes]:
+    """Any; or those of an arrival at these keys, whose targets are anything, in their place."""
+    if draw(st.booleans()):
+        return draw(st.lists(st.binary(max_size=120), max_size=3))
+    head = struct.pack("<QQIIBB", wall_ms(), wall_ms() + 10_000, 5_000, 60, 1, max(0, keys - 1))
+    entities = sorted(range(1, 1 + len(CATALOGUE.layouts)))
+    targets = [
+        bytes([draw(st.sampled_from([*entities, 0, 9]))]) + draw(st.binary(min_size=8, max_size=8)) * 9
+        for _ in range(keys)
+    ]
+    cut = draw(st.sampled_from([None, None, -1, 40, 20]))
+    return [(head + b"".join(targets))[:cut], draw(st.binary(min_size=40, max_size=60))]
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_argument_and_no_value_bring_the_server_down_and_what_is_refused_changes_nothing(
+    data: st.DataObject, valkey: Valkey, raw: Connection
+) -> None:
+    raw.call("FLUSHALL")
     raw.call("CORDON.LAYOUT", library_name(CATALOGUE), packed_layouts(CATALOGUE))
+    function, keys = data.draw(st.sampled_from(FUNCTIONS)), data.draw(st.integers(0, 4))
     names = [f"{{acme:{i}}}" for i in range(keys)]
-    good = struct.pack("<QQIIBB", wall_ms(), wall_ms() + 10_000, 5_000, 60, 1, 0)
-    words = [good[: damage % 40] + argument if damage % 2 else argument for argument in arguments]
     for name in names:
-        raw.call("SET", name, held)
+        if data.draw(st.booleans()):
+            raw.call("SET", name, data.draw(st.binary(max_size=200)))
     before = [raw.call("GET", name) for name in names]
-    (answer,) = raw.pipeline([("FCALL", function, keys, *names, *words)])
+    (answer,) = raw.pipeline([("FCALL", function, keys, *names, *data.draw(arguments(keys)))])
     assert raw.call("PING") == b"PONG"
     if isinstance(answer, Exception):
         assert isinstance(answer, StoreMisused | StoreUnavailable)
