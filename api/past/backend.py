@@ -25,6 +25,10 @@ READ_MS: Final = 5_000
 WRITE_MS: Final = 600_000
 # Of the advisory lock that writers of one database hold, one after the other.
 WRITERS: Final = 0x434F52444F4E
+# Of an SQLite file, for whoever writes much: what a commit touches lies all over its trees, and with SQLite's own
+# 2 MB a page is read again for nearly every row. Memory is taken as it is needed.
+PAGES_KIB: Final = 65_536
+MAPPED: Final = 1 << 30
 _FORMATS: Final = {"BIGINT": "int8", "INTEGER": "int4", "SMALLINT": "int2", "TEXT": "text", "BYTEA": "bytea"}
 
 
@@ -52,8 +56,8 @@ class Backend(Protocol):
 class Sqlite:
     """One file, write-ahead logged: any number of readers beside one writer."""
 
-    def __init__(self, url: URL) -> None:
-        """Raises `QueryStoreUnavailable` where the directory cannot be made."""
+    def __init__(self, url: URL, *, writes: bool) -> None:
+        """`writes`: it writes much. Raises `QueryStoreUnavailable` where the directory cannot be made."""
         path = Path(url.database or "")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +77,9 @@ class Sqlite:
             connection.execute("PRAGMA journal_mode=WAL")
             # The log is the truth: after a power cut the projector repeats what is missing here.
             connection.execute("PRAGMA synchronous=NORMAL")
+            if writes:
+                connection.execute(f"PRAGMA cache_size=-{PAGES_KIB}")
+                connection.execute(f"PRAGMA mmap_size={MAPPED}")
 
         @event.listens_for(self.engine, "begin")
         def began(connection: Connection) -> None:
@@ -171,7 +178,7 @@ def backend_of(address: str, *, writes: bool = False) -> Backend:
         raise ValueError(f"the query store's address is none: {ADVICE}") from None
     name = url.get_backend_name()
     if name == "sqlite" and url.database and url.host is None:
-        return Sqlite(url)
+        return Sqlite(url, writes=writes)
     if name == "postgresql":
         return Postgres(url, writes=writes)
     raise ValueError(f"{url.render_as_string(hide_password=True)}: {ADVICE}")

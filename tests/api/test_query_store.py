@@ -54,6 +54,19 @@ def ids(store, search=NEWEST, limit=100):
     return [r["id"] for r in store.search(search, None, limit).records]
 
 
+def test_only_who_projects_keeps_many_pages_of_a_file(tmp_path):
+    """A mapped file that cannot be read ends the process: not the one that decides."""
+    address, found = f"sqlite:///{tmp_path / 'query.sqlite'}", []
+    for migrating in (True, False):
+        store = open_store(address, migrating=migrating)
+        with store.reading() as connection:
+            pages = connection.exec_driver_sql("PRAGMA cache_size").scalar()
+            mapped = connection.exec_driver_sql("PRAGMA mmap_size").scalar()
+        store.close()
+        found.append((pages, mapped))
+    assert found == [(-65_536, 1 << 30), (-2_000, 0)]
+
+
 def test_what_was_projected_is_found(store):
     records = [logged(decision(f"t{i}", i), i) for i in range(5)]
     assert store.project(records, {("decisions", 0): 5}) == []
