@@ -25,8 +25,8 @@ READ_MS: Final = 5_000
 WRITE_MS: Final = 600_000
 # Of the advisory lock that writers of one database hold, one after the other.
 WRITERS: Final = 0x434F52444F4E
-# Of an SQLite file, for whoever writes much: what a commit touches lies all over its trees, and with SQLite's own
-# 2 MB a page is read again for nearly every row. Memory is taken as it is needed.
+# Of an SQLite file, for whoever writes much: what a commit touches lies all over its trees, and with SQLite's
+# own 2 MB a page is read again for nearly every row. Memory is taken as it is needed.
 PAGES_KIB: Final = 65_536
 MAPPED: Final = 1 << 30
 _FORMATS: Final = {"BIGINT": "int8", "INTEGER": "int4", "SMALLINT": "int2", "TEXT": "text", "BYTEA": "bytea"}
