@@ -9,6 +9,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from api.engine import QueryStoreUnavailable
+from api.past.backend import backend_of
 from api.past.migrate import SCRIPTS
 from api.past.schema import VERSION
 from api.past.search import Search
@@ -57,12 +58,12 @@ def ids(store, search=NEWEST, limit=100):
 def test_only_who_projects_keeps_many_pages_of_a_file(tmp_path):
     """A mapped file that cannot be read ends the process: not the one that decides."""
     address, found = f"sqlite:///{tmp_path / 'query.sqlite'}", []
-    for migrating in (True, False):
-        store = open_store(address, migrating=migrating)
-        with store.reading() as connection:
+    for writes in (True, False):
+        engine = backend_of(address, writes=writes).engine
+        with engine.connect() as connection:
             pages = connection.exec_driver_sql("PRAGMA cache_size").scalar()
             mapped = connection.exec_driver_sql("PRAGMA mmap_size").scalar()
-        store.close()
+        engine.dispose()
         found.append((pages, mapped))
     assert found == [(-65_536, 1 << 30), (-2_000, 0)]
 
