@@ -15,14 +15,15 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from sqlalchemy.dialects.postgresql import TEXT
 from sqlalchemy.types import TypeEngine
 
-VERSION: Final = "0004"
+VERSION: Final = "0005"
 VERSION_TABLE: Final = "alembic_version"
 METADATA: Final = MetaData()
 Word: Final[TypeEngine[str]] = Text().with_variant(TEXT(collation="C"), "postgresql")
 
 
-def _table(name: str, *columns: Column[Any]) -> Table:
-    return Table(name, METADATA, *columns, sqlite_with_rowid=False)
+def _table(name: str, *columns: Column[Any], by_key: bool = True) -> Table:
+    """`by_key`: an SQLite file holds the rows in the order of their keys, else in that in which they came."""
+    return Table(name, METADATA, *columns, sqlite_with_rowid=not by_key)
 
 
 def _key(name: str, kind: TypeEngine[Any]) -> Column[Any]:
@@ -42,6 +43,7 @@ DECISION: Final = _table(
     _value("score", Integer(), nullable=True),
     _value("record", LargeBinary()),
     _value("fraud", SmallInteger(), nullable=True),
+    by_key=False,
 )
 # Everything that a search may filter by stands in the index: what does not match is never fetched.
 Index(
