@@ -1,9 +1,13 @@
-"""Begins to write to the disk what parts append to their files and sync only now and then.
+"""Spreads over time what parts hand to the disk at once: what they append, and what they delete.
 
 A store that syncs its append-only file once a second hands the disk megabytes at once, and whoever makes a
 few kilobytes durable meanwhile waits for all of them. Told of every piece at once (`sync_file_range`), the
 kernel has little left when the sync comes. Nothing is promised and nobody waits here: what is durable, and
 when, stays each part's own affair.
+
+A file of gigabytes that is deleted (a store does so when it has compacted its own) may hold up the disk for
+as long, where freed blocks are discarded at once. These files stay open here, so that deleting them frees
+nothing yet, and are then cut off piece by piece.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from typing import Final
 EVERY_S: Final = 0.01
 # How often it is looked for files.
 LOOK_S: Final = 1.0
+# Of a deleted file, with every step.
+CUT_BYTES: Final = 4 << 20
 PAGE: Final = os.sysconf("SC_PAGESIZE")
 _WRITE: Final = 2  # SYNC_FILE_RANGE_WRITE: begin, and do not wait
 
@@ -57,6 +63,7 @@ class WriteBack:
         self._patterns = patterns
         self._begin = begin or begin_writing()
         self._files: dict[Path, _File] = {}
+        self._deleted: list[int] = []
         self._looked_s = float("-inf")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -84,7 +91,7 @@ class WriteBack:
         self.close()
 
     def step(self, now_s: float) -> None:
-        """Whole pages that were appended since the last step."""
+        """Whole pages that were appended since the last step; the last piece of a file that was deleted."""
         if now_s - self._looked_s >= LOOK_S:
             self._looked_s = now_s
             self._look()
@@ -93,18 +100,33 @@ class WriteBack:
             if end > file.begun and self._begin is not None:
                 self._begin(file.descriptor, file.begun, end - file.begun)
             file.begun = end
+        if self._deleted:
+            self._cut(self._deleted[-1])
+
+    def _cut(self, descriptor: int) -> None:
+        left = os.fstat(descriptor).st_size - CUT_BYTES
+        if left > 0:
+            os.ftruncate(descriptor, left)
+        else:
+            os.close(self._deleted.pop())
 
     def close(self) -> None:
         """Let go of the files."""
         while self._files:
             os.close(self._files.popitem()[1].descriptor)
+        while self._deleted:
+            os.close(self._deleted.pop())
 
     def _look(self) -> None:
         found = {path for directory, pattern in self._patterns() for path in directory.glob(pattern)}
         for path in [*self._files]:
             if path not in found:
-                os.close(self._files.pop(path).descriptor)
+                descriptor = self._files.pop(path).descriptor
+                if os.fstat(descriptor).st_nlink == 0:
+                    self._deleted.append(descriptor)
+                else:  # it has another name now
+                    os.close(descriptor)
         for path in found - self._files.keys():
             with suppress(OSError):  # gone meanwhile
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = os.open(path, os.O_RDWR)
                 self._files[path] = _File(descriptor, os.fstat(descriptor).st_size // PAGE * PAGE)

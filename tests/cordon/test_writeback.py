@@ -3,11 +3,13 @@
 import ctypes
 import os
 import time
+from itertools import pairwise
+from pathlib import Path
 
 from cordon.stack.port import Ports
 from cordon.stack.supervisor import Stack
 from cordon.stack.valkey import Valkey
-from cordon.stack.writeback import LOOK_S, PAGE, WriteBack
+from cordon.stack.writeback import CUT_BYTES, LOOK_S, PAGE, WriteBack
 from features.resp import Address, Connection
 
 CACHESTAT = 451
@@ -56,6 +58,55 @@ def test_a_file_that_was_cut_off_is_followed_from_there(tmp_path):
     written.step(0.2)
     assert begun == [(PAGE, PAGE)]
     written.close()
+
+
+def test_what_is_deleted_is_freed_piece_by_piece_and_what_is_renamed_is_left(tmp_path):
+    written = WriteBack(lambda: [(tmp_path, "*.aof")], lambda *_: None)
+    deleted, renamed = tmp_path / "a.aof", tmp_path / "b.aof"
+    for path in (deleted, renamed):
+        path.write_bytes(b"x" * (2 * CUT_BYTES + 1))
+    written.step(0.0)
+    with deleted.open("rb") as file:
+        deleted.unlink()
+        renamed.rename(tmp_path / "b.other")
+        sizes = []
+        for number in range(4):
+            written.step(LOOK_S + number / 100)
+            sizes.append(os.fstat(file.fileno()).st_size)
+    assert sizes == [CUT_BYTES + 1, 1, 1, 1]
+    assert (tmp_path / "b.other").stat().st_size == 2 * CUT_BYTES + 1
+    assert held_below(tmp_path) == []
+    written.close()
+
+
+def held_below(directory):
+    """Files of a directory that this process has open, deleted ones too."""
+    held = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [path for path in held if path.startswith(str(directory))]
+
+
+def test_a_node_that_compacts_its_file_frees_the_old_one_piece_by_piece(tmp_path):
+    node = Valkey(tmp_path / "valkey", Ports().take())
+    with Stack([node.part()], tmp_path):
+        connection = Connection(Address.parse(node.url))
+        (path,) = (tmp_path / "valkey" / "appendonlydir").glob("*.incr.aof")
+        time.sleep(2 * LOOK_S)
+        for _ in range(40):
+            connection.call("SET", "key", b"x" * (1 << 20))
+        with path.open("rb") as file:
+            connection.call("BGREWRITEAOF")
+            sizes, until_s = [os.fstat(file.fileno()).st_size], time.monotonic() + 20
+            while sizes[-1] > CUT_BYTES:
+                assert time.monotonic() < until_s, sizes
+                size = os.fstat(file.fileno()).st_size
+                if size != sizes[-1]:
+                    sizes.append(size)
+        steps = [before - after for before, after in pairwise(sizes)]
+        # A loop that was held up sees several at once.
+        assert len(steps) >= 4, sizes
+        assert [step for step in steps if step % CUT_BYTES] == [], sizes
+        assert connection.call("STRLEN", "key") == 1 << 20
+        connection.close()
 
 
 def test_a_node_of_a_running_stack_has_little_left_to_sync(tmp_path):
