@@ -77,8 +77,8 @@ class QueryStore(Protocol):
 def open_store(url: str, warm: Path | None = None, *, migrating: bool = False) -> QueryStore:
     """The query store at `sqlite:///PATH` or `postgresql://...`, its schema as this code needs it.
 
-    `warm`: directory that old decisions went to. `migrating`: the schema is made so where it is not;
-    an SQLite file is migrated by whoever opens it.
+    `warm`: directory that old decisions went to. `migrating`: the schema is made so where it is not, which
+    may take minutes; only a new SQLite file is made by whoever opens it.
     Raises `QueryStoreUnavailable`, `ValueError` for another address.
     """
     # Imported by those who look back: SQLAlchemy takes a while.

@@ -59,11 +59,11 @@ def main() -> None:
     name = "store" if options.catalogue == "payments" else f"store_{options.catalogue}"
     evidence = Evidence.begin(f"{name}_lua" if options.lua else name)
     say = teller(options, evidence)
-    with tempfile.TemporaryDirectory() as name:
-        node = Valkey(Path(name) / "data", Ports().take())
+    with tempfile.TemporaryDirectory() as directory:
+        node = Valkey(Path(directory) / "data", Ports().take())
         if options.lua:
             node = replace(node, module=None)
-        with Stack([node.part()], Path(name)):
+        with Stack([node.part()], Path(directory)):
             report = measure(node, catalogue, entities, options.cards, options.transactions, say)
     evidence.end(report, holds=report["server_us"] <= SERVER_US_MAX, write=options.write)
 

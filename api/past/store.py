@@ -55,7 +55,7 @@ class SqlStore:
     ) -> "SqlStore":
         """The store at an address, its schema as this code needs it; `migrating`: made so if it is not.
 
-        An SQLite file is migrated by whoever opens it. Raises `QueryStoreUnavailable`, `ValueError`.
+        A new SQLite file is made by whoever opens it. Raises `QueryStoreUnavailable`, `ValueError`.
         """
         backend = backend_of(address, writes=migrating)
         store = cls(backend, warm, scan)
@@ -63,7 +63,8 @@ class SqlStore:
             with store.reading() as connection:
                 found = version_of(connection)
             if found is None or found < VERSION:
-                if not migrating and backend.engine.dialect.name != "sqlite":
+                is_new_file = found is None and backend.engine.dialect.name == "sqlite"
+                if not (migrating or is_new_file):
                     raise QueryStoreUnavailable(
                         f"its schema is {found or 'not there'}, this code needs {VERSION}:"
                         " start the projector, or run `cordon store migrate`"

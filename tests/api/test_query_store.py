@@ -237,7 +237,9 @@ def test_a_file_from_before_there_were_versions_becomes_what_a_new_one_would_be(
     old.execute("INSERT INTO position VALUES ('decisions', 0, 30)")
     old.commit()
     old.close()
-    upgraded = open_store(f"sqlite:///{tmp_path / 'old.sqlite'}")
+    with pytest.raises(QueryStoreUnavailable, match="start the projector, or run `cordon store migrate`"):
+        open_store(f"sqlite:///{tmp_path / 'old.sqlite'}")
+    upgraded = open_store(f"sqlite:///{tmp_path / 'old.sqlite'}", migrating=True)
     fresh = open_store(f"sqlite:///{tmp_path / 'fresh.sqlite'}")
     fresh.project(log, {("decisions", 0): 30})
     terms = [Search(rule="r1"), Search(rule="r2"), Search(reason="c1"), Search(entity=("merchant", "m1"))]
