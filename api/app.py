@@ -259,8 +259,8 @@ def _decisions(app: FastAPI, service: Service) -> None:
         parts = service.parts
         try:
             found = find_decision(transaction_id, parts.store, parts.attempts, parts.past)
-        except LookupUnavailable:
-            raise Problem(503, "unavailable_lookup", "no store answers", retry_after_s=1) from None
+        except LookupUnavailable as error:
+            raise Problem(503, "unavailable_lookup", str(error), retry_after_s=1) from None
         if found is None:
             raise Problem(404, "not_found", f"no decision {transaction_id}")
         return found

@@ -25,13 +25,13 @@ from api.answer import (
     Unavailable,
     Unknown,
 )
-from api.attempts import Attempts
+from api.attempts import Attempts, Found
 from api.breaker import Breaker
 from api.flight import Flight, Verdicts
 from api.gauge import FreshnessGauge
 from api.journal import Journal, JournalUnavailable
 from api.judge import Judge, Judged, Read
-from api.record import Kind, decode_json, encode_json, pack
+from api.record import Kind, Location, decode_json, encode_json, pack, receipt
 from api.work import Inbound, Intake, Work
 from features.event import InvalidEvent, LabelEvent, LifecycleEvent, Transaction, check_time
 from features.store import Claim, Observed, OnlineStore, Status, StoreUnavailable
@@ -107,11 +107,11 @@ class Engine:
         self._posted: list[tuple[str, bytes, bytes]] = []
         # Decided without a claim: what follows them finds them here until the query store has them.
         self._unclaimed: dict[str, dict[str, Any]] = {}
-        self._inherited: dict[str, bytes] = {}
+        self._inherited: dict[str, Found] = {}
 
-    def inherit(self, recorded: Mapping[str, bytes]) -> None:
-        """Take over what an earlier life of the journal recorded last, payloads by claim: claims that it left
-        open are answered before anything else is claimed."""
+    def inherit(self, recorded: Mapping[str, Found]) -> None:
+        """Take over what an earlier life of the journal recorded last, by claim: claims that it left open are
+        answered before anything else is claimed."""
         self._inherited = dict(recorded)
 
     @property
@@ -344,8 +344,9 @@ class Engine:
         earlier = self.attempts.find(taken)
         for index, (work, seen) in enumerate(zip(works, observed, strict=True)):
             if work.key in earlier:
-                self._unfinished.append((work.key, work.arrival.owner, encode_json(earlier[work.key])))
-                answers[index] = _recorded(work, earlier[work.key], replay=True)
+                found = earlier[work.key]
+                self._unfinished.append((work.key, work.arrival.owner, found.receipt))
+                answers[index] = _recorded(work, found.record, replay=True)
             else:
                 made = self._read(work, seen)
                 if isinstance(made, Read):
@@ -368,9 +369,10 @@ class Engine:
         answers, reads = made.answers, [read for _, read in made.reads]
         for (index, read), one in zip(made.reads, made.judged, strict=True):
             answers[index] = failure or _recorded(read.work, one.record, replay=False)
-        if failure is None and reads:
-            self._remember_unclaimed(reads, [one.record for one in made.judged])
-            self._answer_claims(reads, [one.payload for one in made.judged], now_ms)
+        if failure is None and made.written is not None:
+            records = [one.record for one in made.judged]
+            self._remember_unclaimed(reads, records)
+            self._answer_claims(reads, records, made.written.location, now_ms)
         return [answer if answer is not None else Unavailable("time") for answer in answers]
 
     def _arrive(self, works: Sequence[Work], now_ms: int) -> list[Observed | None]:
@@ -471,7 +473,9 @@ class Engine:
             self._store_failed(now_ms)
             return
         self._unfinished += [
-            (key, claim.owner, self._inherited[key]) for key, claim in claims if key in self._inherited
+            (key, claim.owner, self._inherited[key].receipt)
+            for key, claim in claims
+            if key in self._inherited
         ]
         self._inherited = {}
 
@@ -482,11 +486,13 @@ class Engine:
         while len(self._unclaimed) > UNCLAIMED_MAX:
             del self._unclaimed[next(iter(self._unclaimed))]
 
-    def _answer_claims(self, reads: Sequence[Read], payloads: Sequence[bytes], now_ms: int) -> None:
+    def _answer_claims(
+        self, reads: Sequence[Read], records: Sequence[dict[str, Any]], location: Location, now_ms: int
+    ) -> None:
         # Unclaimed ones too: the store may have taken the claim and lost only the reply.
         self._unfinished += [
-            (read.work.key, read.work.arrival.owner, payload)
-            for read, payload in zip(reads, payloads, strict=True)
+            (read.work.key, read.work.arrival.owner, receipt(record, location))
+            for read, record in zip(reads, records, strict=True)
         ]
         self._post(now_ms)
 

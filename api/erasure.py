@@ -319,7 +319,7 @@ class Eraser:
         key = f"audit:{id}"
         earlier = self._attempts.find([key]).get(key)
         if earlier is not None:
-            return earlier
+            return earlier.record
         try:
             payload = logbook.note(
                 self._means.journals,

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from api.record import Location
 from api.segment import (
     HASH_BYTES,
     RECORD_BYTES_MAX,
@@ -135,10 +136,10 @@ class Recovery:
 
 @dataclass(slots=True)
 class Written:
-    """A batch on its way to the disk: `segment`, `end` and `sequence` behind it; `failure`: why it may not be
-    there."""
+    """A batch on its way to the disk: where it begins, `end` and `sequence` behind it; `failure`: why it may
+    not be there."""
 
-    segment: int
+    location: Location
     end: int
     sequence: int
     failure: str | None = None
@@ -230,9 +231,10 @@ class Journal:
         except OSError as error:
             self._failed = f"{self.directory}: {error.strerror}"
             raise JournalUnavailable(self._failed) from error
+        location = Location(self.directory.name, self._number, self._offset)
         self._offset += len(data)
         self.head = head
-        self._under_way = Written(self._number, self._offset, head.sequence)
+        self._under_way = Written(location, self._offset, head.sequence)
         return self._under_way
 
     def is_settled(self, written: Written) -> bool:
@@ -255,7 +257,7 @@ class Journal:
         except OSError as error:
             self._failed = written.failure = f"{self.directory}: {error.strerror}"
             return
-        self.mark.advance(written.segment, written.end, written.sequence)
+        self.mark.advance(written.location.segment, written.end, written.sequence)
         if not self._stocked and self._offset > self._end // 4:
             self._stocked = True
             self._spare = threading.Thread(target=self._prepare, name="journal-spare", daemon=True)

@@ -6,7 +6,7 @@ from typing import Any
 from api.attempts import Attempts
 from api.engine import QueryStoreUnavailable
 from api.query_store import QueryStore
-from api.record import decode_json
+from api.record import Location, decode_json
 from features.catalogue import Catalogue
 from features.evaluate import Evaluator, Row
 from features.event import Identity
@@ -14,24 +14,27 @@ from features.store import OnlineStore, StoreUnavailable
 
 
 class LookupUnavailable(Exception):
-    """Neither the claim nor the query store can be asked, so nobody knows: 503."""
+    """Nobody knows, or what is known is not within reach: 503."""
 
 
 def find_decision(
     transaction_id: str, store: OnlineStore, attempts: Attempts, past: Callable[[], QueryStore]
 ) -> Mapping[str, Any] | None:
-    """A decision's record: from its claim, else from the query store, else from the journals' newest batches.
+    """A decision's record: from the query store, else from the journals, where its claim says or among the
+    newest batches.
 
-    `None` if it was never decided. Raises `LookupUnavailable` where that cannot be known.
+    `None` if it was never decided. Raises `LookupUnavailable` where that cannot be known, and where another
+    host decided and the query store does not have it yet.
     """
     key = f"tx:{transaction_id}"
+    held: Mapping[str, Any] | None = None
     unknown = False
     try:
         claim = store.claim(key)
         if claim is not None and claim.answer is not None:
-            held: Mapping[str, Any] = decode_json(claim.answer)
-            if not held.get("receipt"):
-                return held
+            held = decode_json(claim.answer)
+            if "receipt" not in held:
+                return held  # answered by a version that kept the whole
     except StoreUnavailable:
         unknown = True
     try:
@@ -40,9 +43,15 @@ def find_decision(
             return record
     except QueryStoreUnavailable:
         unknown = True
-    found = attempts.find([key]).get(key)
+    if held is not None and held["receipt"] is not True:
+        found = attempts.read(key, Location(*held["receipt"]))
+    else:
+        newest = attempts.find([key]).get(key)
+        found = None if newest is None else newest.record
     if found is None and unknown:
-        raise LookupUnavailable(transaction_id)
+        raise LookupUnavailable("no store answers")
+    if found is None and held is not None:
+        raise LookupUnavailable("it was decided on another host; the query store does not have it yet")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The projector: `python -m api.projector`. From the log's topics into the query store, then claims shrink.
+"""The projector: `python -m api.projector`. From the log's topics into the query store.
 
 Committed records only; positions are stored with the records they cover. A decision of an id that has one
 already is kept apart and reported, never hidden.
@@ -15,39 +15,34 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from api.alerts import doubled as doubled_alert
-from api.attempts import claim_key
 from api.audit.logbook import append
 from api.case import PREFIX as CASE_PREFIX
-from api.compose import settle_garbage, store_of
+from api.compose import settle_garbage
 from api.config import InvalidConfiguration, ServiceConfig, here
 from api.engine import QueryStoreUnavailable
 from api.journal import JournalBusy, JournalUnavailable
 from api.metrics import Metrics
 from api.past.mover import Mover
 from api.query_store import Logged, QueryStore, open_store
-from api.record import decode_json, receipt
+from api.record import decode_json
 from api.segment import Damage
-from features.catalogue import load
-from features.store import OnlineStore, StoreUnavailable
 
 BATCH: Final = 1_000
 WAIT_S: Final = 0.2
-# Nobody waits for the query store, a decision is read from its claim: one commit for so many seconds.
+# Nobody waits for the query store, a new decision is read from its journal: one commit for so many seconds.
 GATHER_S: Final = 0.25
 # Of a stream: rows of a larger commit share the pages that it writes.
 STREAM: Final = 50
 STREAM_GATHER_S: Final = 1.0
-RECEIPTS_MAX: Final = 50_000
 LOG = logging.getLogger("cordon.projector")
 
 
 class Projector:
-    """A consumer of decisions, labels, events and audit records, and the stores behind it."""
+    """A consumer of decisions, labels, events and audit records, and the store behind it."""
 
     def __init__(
         self,
         config: ServiceConfig,
-        store: OnlineStore,
         open_query: Callable[[], QueryStore],
         metrics: Metrics,
         sleep: Callable[[float], None] = time.sleep,
@@ -55,11 +50,9 @@ class Projector:
     ) -> None:
         self._clock = clock
         self._config = config
-        self._store = store
         self._open = open_query
         self._metrics = metrics
         self._sleep = sleep
-        self._receipts: list[tuple[str, bytes]] = []
         self.projected = 0
         self.doubled = 0
         self.stopping = False
@@ -127,12 +120,6 @@ class Projector:
             for id_ in doubled:
                 LOG.error("%s was decided twice; both decisions are kept", id_)
                 self._alert(id_)
-            again = set(doubled)
-            for logged in records:
-                type_, id_, kept = receipt(logged.payload)
-                if type_ != "audit" and id_ not in again:
-                    self._receipts.append((claim_key(type_, id_), kept))
-        self._shrink()
 
     def _alert(self, transaction_id: str) -> None:
         """Tell people; the publisher ships it. Where it cannot be written the metric and the log remain."""
@@ -141,17 +128,6 @@ class Projector:
             append(self._config.journal_dir, [body])
         except (OSError, JournalBusy, JournalUnavailable, Damage) as error:
             LOG.error("no alert could be written: %s", error)
-
-    def _shrink(self) -> None:
-        """Replace answers in the claims by receipts; a store that is down is tried again with the next."""
-        if not self._receipts:
-            return
-        try:
-            self._store.shrink(self._receipts)
-        except StoreUnavailable:
-            del self._receipts[:-RECEIPTS_MAX]
-        else:
-            self._receipts.clear()
 
 
 def pause_s(count: int, spent_s: float) -> float:
@@ -202,14 +178,13 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         config = here()
-        store = store_of(config, load(config.catalogue))
     except (InvalidConfiguration, ValueError) as error:
         LOG.error("%s", error)
         return 2
     metrics = Metrics()
     metrics.serve(config.host, config.metrics_port)
     projector = Projector(
-        config, store, lambda: open_store(config.query_store, config.warm_dir, migrating=True), metrics
+        config, lambda: open_store(config.query_store, config.warm_dir, migrating=True), metrics
     )
 
     def stop(*_: object) -> None:
@@ -227,7 +202,6 @@ def main() -> int:
     finally:
         if mover is not None:
             mover.stop()
-    store.close()
     return 0
 
 

@@ -1,13 +1,13 @@
 """Audit records: the journal's body, the topics' messages, the claims' answers.
 
 A body is `u8 kind | u8 key length | key | JSON`; the publisher routes it by kind and key without reading the
-JSON. A receipt is what remains of a record in its claim once the query store has the whole.
+JSON. A receipt is what a claim keeps of a record, and where in the journals the whole record lies.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -35,22 +35,18 @@ _RECEIPT_KEYS: Final = (
 encode_json = msgspec.json.Encoder().encode
 decode_json = msgspec.json.Decoder().decode
 
-# Most of a record is its vector, which a receipt does without: what it keeps is copied as it stands.
-_RECEIPTS: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(
-    msgspec.defstruct(
-        "Receipt",
-        [
-            (key, str) if key in ("type", "id") else (key, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET)
-            for key in _RECEIPT_KEYS
-        ]
-        + [("receipt", bool, True)],
-        kw_only=True,
-    )
-)
-
 
 class MalformedRecord(ValueError):
     """A journal body is no record of this format: stop."""
+
+
+class Location(NamedTuple):
+    """Where the batch that a record was written with begins: name of the journal's directory, number of its
+    segment, offset in the segment."""
+
+    journal: str
+    segment: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +73,10 @@ def unpack(body: bytes) -> Envelope:
     return Envelope(kind, body[2 : 2 + length], body[2 + length :])
 
 
-def receipt(payload: bytes) -> tuple[str, str, bytes]:
-    """Type and id of a record, and what its claim keeps for later replays, labels and lifecycle events.
-
-    Raises `msgspec.DecodeError`.
-    """
-    kept = _RECEIPTS.decode(payload)
-    return kept.type, kept.id, encode_json(kept)
+def receipt(record: Mapping[str, Any], location: Location) -> bytes:
+    """What a claim keeps of a record for later replays, labels, lifecycle events and look-ups; JSON."""
+    kept = {key: record[key] for key in _RECEIPT_KEYS if key in record}
+    return encode_json({**kept, "receipt": location})
 
 
 def answer_of(record: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:

@@ -192,10 +192,6 @@ class ClusterStore:
         found, self._posted = self._posted, []
         return found
 
-    def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
-        """See `OnlineStore.shrink`."""
-        self._ask([self._commands.shrink(*receipt) for receipt in receipts])
-
     def claim(self, key: str) -> Claim | None:
         """See `OnlineStore.claim`."""
         return self.claims([key])[0]

@@ -34,7 +34,6 @@ class Commands:
         self._claim = function_name(catalogue, "claim")
         self._observe = function_name(catalogue, "observe")
         self._complete = function_name(catalogue, "complete")
-        self._shrink = function_name(catalogue, "shrink")
         self._release = function_name(catalogue, "release")
         self._unindex = function_name(catalogue, "unindex")
 
@@ -62,10 +61,6 @@ class Commands:
         """Answer an own claim."""
         claim = self._origins.answered(key, owner, answer)
         return ("FCALL", self._complete, 1, self.keys.claim(key), CLAIM_LIFETIME_S, claim)
-
-    def shrink(self, key: str, receipt: bytes) -> Command:
-        """Replace an answer by its receipt."""
-        return ("FCALL", self._shrink, 1, self.keys.claim(key), receipt)
 
     def release(self, key: str, owner: bytes) -> Command:
         """Give up an own claim that was not answered."""

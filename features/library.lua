@@ -337,14 +337,6 @@ local function complete(keys, args)
   return 1
 end
 
-local function shrink(keys, args)
-  if not sub then bind() end
-  local held = redis.call("GETRANGE", keys[1], 0, 40)
-  if byte(held) ~= 2 then return 0 end
-  redis.call("SET", keys[1], held .. args[1], "KEEPTTL")
-  return 1
-end
-
 -- Gives up an own claim that was not answered.
 local function release(keys, args)
   if not sub then bind() end
@@ -369,7 +361,6 @@ redis.register_function("@NAME@_arrive", arrive)
 redis.register_function("@NAME@_claim", arrive)
 redis.register_function("@NAME@_observe", observe_one)
 redis.register_function("@NAME@_complete", complete)
-redis.register_function("@NAME@_shrink", shrink)
 redis.register_function("@NAME@_release", release)
 redis.register_function("@NAME@_unindex", unindex)
 @MERGES@

@@ -63,9 +63,9 @@ from features.store import Arrival, Status, Target
 from features.tier import TIERS
 
 # features/compiled/module.c answers this one only.
-REVISION: Final = 2
+REVISION: Final = 3
 EXACT: Final = 2**53
-Function = Literal["arrive", "claim", "observe", "complete", "shrink", "release", "unindex", "merge"]
+Function = Literal["arrive", "claim", "observe", "complete", "release", "unindex", "merge"]
 STATUS: Final[Mapping[int, Status]] = {
     1: Status.NEW,
     2: Status.RECOVERED,

@@ -91,13 +91,6 @@ class MemoryStore:
         found, self._posted = self._posted, []
         return found
 
-    def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
-        """See `OnlineStore.shrink`."""
-        for key, receipt in receipts:
-            held = self._claims.get(key)
-            if held is not None and held.answer is not None:
-                self._claims[key] = replace(held, answer=receipt)
-
     def claim(self, key: str) -> Claim | None:
         """See `OnlineStore.claim`."""
         return self._claims.get(key)

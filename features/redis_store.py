@@ -175,10 +175,6 @@ class RedisStore:
         self._answered += [key for key, mine in zip(keys, done, strict=True) if mine]
         return done
 
-    def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
-        """See `OnlineStore.shrink`."""
-        self._ask([self._commands.shrink(*receipt) for receipt in receipts])
-
     def claim(self, key: str) -> Claim | None:
         """See `OnlineStore.claim`."""
         return self.claims([key])[0]

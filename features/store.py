@@ -140,9 +140,6 @@ class OnlineStore(Protocol):
         Raises `StoreUnavailable` where it will never be known: all that was not told is to be posted again.
         """
 
-    def shrink(self, receipts: Sequence[tuple[str, bytes]]) -> None:
-        """Replace answers by receipts once the decisions are in the query store."""
-
     def claim(self, key: str) -> Claim | None:
         """The claim under `key`."""
 

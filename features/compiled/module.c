@@ -21,7 +21,7 @@ typedef struct Key Key;
 typedef struct Filtered Filtered;
 
 enum { OK = 0, FAILED = 1, API_VERSION = 1, VERSION = 1 };
-#define REVISION "_r2" /* of the arguments and replies that are understood here: features/library.py */
+#define REVISION "_r3" /* of the arguments and replies that are understood here: features/library.py */
 enum { READING = 1, WRITING = 2 };
 enum { NO_KEY = 0, STRING_KEY = 1 };
 
@@ -46,7 +46,6 @@ SERVER(int, KeyType, Key *);
 SERVER(char *, StringDMA, Key *, size_t *, int);
 SERVER(int, StringSet, Key *, String *);
 SERVER(int, SetAbsExpire, Key *, long long);
-SERVER(long long, GetAbsExpire, Key *);
 SERVER(long long, Milliseconds, void);
 SERVER(int, Replicate, Context *, const char *, const char *, ...);
 SERVER(int, ReplyWithArray, Context *, long);
@@ -82,7 +81,6 @@ static int connect_to_server(Context *context)
     SERVER(StringDMA);
     SERVER(StringSet);
     SERVER(SetAbsExpire);
-    SERVER(GetAbsExpire);
     SERVER(Milliseconds);
     SERVER(Replicate);
     SERVER(ReplyWithArray);
@@ -124,14 +122,16 @@ typedef struct {
 
 typedef int function_t(const call_t *);
 
-static function_t arrive, observe_one, complete, shrink, merge_one;
+static function_t arrive, observe_one, complete, merge_one;
 
 static const struct {
     const char *name;
     function_t *function;
 } FUNCTIONS[] = {
-    {"_arrive", arrive},     {"_claim", arrive},   {"_observe", observe_one},
-    {"_complete", complete}, {"_shrink", shrink},
+    {"_arrive", arrive},
+    {"_claim", arrive},
+    {"_observe", observe_one},
+    {"_complete", complete},
 };
 
 /* The function of this name, with its library and entity; NULL if it is not known here. */
@@ -477,23 +477,6 @@ static int complete(const call_t *call)
         } else {
             ReplyWithLongLong(context, 0);
         }
-    }
-    CloseKey(held.key);
-    return OK;
-}
-
-static int shrink(const call_t *call)
-{
-    size_t length;
-    if (call->argument_count != 1 || call->key_count != 1)
-        return WrongArity(call->context);
-    const uint8_t *receipt = bytes_of(call->arguments[0], &length);
-    value_t held;
-    if (look_up(call->context, call->keys[0], READING | WRITING, &held)) {
-        int answered = held.bytes != NULL && held.length >= CLAIM && held.bytes[0] == ANSWERED;
-        if (answered)
-            set_claim(call, held.key, held.bytes, receipt, length, GetAbsExpire(held.key));
-        ReplyWithLongLong(call->context, answered);
     }
     CloseKey(held.key);
     return OK;

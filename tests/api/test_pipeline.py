@@ -117,7 +117,7 @@ def test_everything_valid_arrives_exactly_once_and_everything_bad_is_a_dead_lett
     assert installation.stored(601) == {"decision": 300, "label": 1, "lifecycle": 300, "doubled": 0}
     _, client = installation.processes.service(ports.take())
     assert client.get("/v1/decisions/t7").json()["id"] == "t7"
-    # The claim holds a receipt by now: the same again is still answered with the same outcome.
+    # The claim holds a receipt: the same again is still answered with the same outcome.
     again = client.post("/v1/decisions", json=body("t7", 7)).json()
     assert again["replay"]
     assert len(client.get("/v1/decisions", params={"limit": 20}).json()["decisions"]) == 20

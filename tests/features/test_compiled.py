@@ -30,7 +30,6 @@ FUNCTIONS = [
     function_name(CATALOGUE, "claim"),
     function_name(CATALOGUE, "observe"),
     function_name(CATALOGUE, "complete"),
-    function_name(CATALOGUE, "shrink"),
     *(function_name(CATALOGUE, "merge", name) for name in CATALOGUE.entities),
 ]
 FOLDER = Path(features.compiled.__file__).parent
@@ -60,10 +59,9 @@ def test_the_module_answers_what_every_decision_calls_and_lua_the_rest(
     event = purchase("a")
     arrive(store, event)
     store.complete([(event.key, event.owner, b"approve")])
-    store.shrink([(event.key, b"receipt")])
-    assert calls(raw) == {"cordon.fcall": 3}
+    assert calls(raw) == {"cordon.fcall": 2}
     raw.call("FCALL", function_name(CATALOGUE, "unindex"), 1, KEYS.open_claims, "tx:a", "0")
-    assert calls(raw) == {"cordon.fcall": 3, "fcall": 1}
+    assert calls(raw) == {"cordon.fcall": 2, "fcall": 1}
     store.close()
 
 
@@ -99,11 +97,10 @@ def test_what_the_module_wrote_is_there_after_a_crash_and_on_a_replica_without_i
     store = connect(node.url, CATALOGUE, TENANT)
     events = [purchase(f"e{i}", customer=f"c{i % 3}", amount=i + 1) for i in range(40)]
     arrive(store, *events)
-    # An entity twice in one event, an answer whose origin the client knows, a receipt.
+    # An entity twice in one event, an answer whose origin the client knows.
     twice = events[0]._replace(key="tx:twice", targets=events[0].targets[:1] * 2)
     assert arrive(store, twice)[0].repeated == (False, True)
     store.complete([(event.key, event.owner, b"answer") for event in events])
-    store.shrink([(event.key, b"receipt") for event in events[:20]])
 
     def held(connection: Connection) -> dict[bytes, tuple[Reply, Reply]]:
         keys = connection.call("KEYS", "{*")

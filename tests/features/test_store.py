@@ -471,18 +471,6 @@ def test_many_answered_claims_do_not_hide_an_open_one(store: OnlineStore) -> Non
     assert [key for key, _ in store.open_claims(now_ms, 10)] == ["tx:open"]
 
 
-def test_an_answer_shrinks_to_a_receipt_and_an_open_claim_does_not(store: OnlineStore) -> None:
-    event = purchase("a")
-    arrive(store, event, purchase("open"))
-    store.complete([(event.key, event.owner, b"long answer")])
-    store.shrink([("tx:a", b"receipt"), ("tx:open", b"receipt"), ("tx:nobody", b"receipt")])
-    assert arrive(store, event)[0].answer == b"receipt"
-    held = store.claim("tx:open")
-    assert held is not None
-    assert held.answer is None
-    assert store.claim("tx:nobody") is None
-
-
 def test_deleted_states_are_gone(store: OnlineStore) -> None:
     arrive(store, purchase("a"), purchase("b", customer="bob"))
     assert store.delete("customer", [pseudonym(n) for n in ("anna", "nobody")]) == 1
@@ -521,8 +509,6 @@ def test_claims_expire_after_a_day_and_states_do_not(valkey: Valkey, raw: Connec
     arrive(store, event)
     lifetimes = [raw.call("TTL", KEYS.claim("tx:a"))]
     store.complete([(event.key, event.owner, b"done")])
-    lifetimes.append(raw.call("TTL", KEYS.claim("tx:a")))
-    store.shrink([("tx:a", b"")])
     lifetimes.append(raw.call("TTL", KEYS.claim("tx:a")))
     assert all(isinstance(t, int) and 86_390 <= t <= 86_400 for t in lifetimes)
     assert raw.call("TTL", KEYS.state("customer", pseudonym("anna"))) == -1
