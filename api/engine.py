@@ -31,7 +31,7 @@ from api.flight import Flight, Verdicts
 from api.gauge import FreshnessGauge
 from api.journal import Journal, JournalUnavailable
 from api.judge import Judge, Judged, Read
-from api.record import Kind, Location, decode_json, encode_json, pack, receipt
+from api.record import VERSION, Kind, Location, decode_json, encode_json, pack, receipt
 from api.work import Inbound, Intake, Work
 from features.event import InvalidEvent, LabelEvent, LifecycleEvent, Transaction, check_time
 from features.store import Claim, Observed, OnlineStore, Status, StoreUnavailable
@@ -438,7 +438,7 @@ class Engine:
 
     def _follow_record(self, read: Read, generation: str) -> Judged:
         facts = dict(read.work.facts)
-        record = {"type": facts.pop("kind"), "v": 1, "tenant": self.tenant}
+        record = {"type": facts.pop("kind"), "v": VERSION, "tenant": self.tenant}
         if "event" in facts:
             facts["kind"] = facts.pop("event")
         record = {**record, **facts, "order": read.order(generation), "claim": read.claim}

@@ -11,6 +11,7 @@ from api.counterfactual import Counterfactual
 from api.model import Explainer, ServingModel
 from api.outcome import Outcome
 from api.rules.rule import RuleSet
+from api.rules.told import results_of
 from features.catalogue import Catalogue
 from features.rates import EXPONENTS
 from models.reasons import Audience, Language, ReasonBook, load_reasons
@@ -173,13 +174,21 @@ def _wording(found: Counterfactual, book: ReasonBook) -> Mapping[str, str]:
 
 
 def _rules(record: Mapping[str, Any], rules: RuleSet) -> list[dict[str, Any]]:
-    """Every rule with its text, where the set that decided is still the one that is loaded."""
+    """Every rule, with its words where the set that decided is at hand."""
     same = record["versions"]["rules"] == rules.version
     found = []
-    for result in record["rules"]:
-        rule = rules.rule(result["id"]) if same else None
-        text = None if rule is None else rule.sentence.text
-        found.append({**result, "text": text, "reason": None if rule is None else rule.reason})
+    for id_, result in results_of(record).items():
+        rule = rules.rule(id_) if same else None
+        if rule is None:
+            found.append({**result, "text": None, "reason": None})
+        else:
+            words = {
+                "mode": rule.mode,
+                "action": rule.action,
+                "text": rule.sentence.text,
+                "reason": rule.reason,
+            }
+            found.append({**words, **result})
     return found
 
 

@@ -16,10 +16,10 @@ from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
-from api.record import encode_json
+from api.record import DECISION_VERSION, encode_json
 from api.rules.feed import Update
 from api.rules.rule import Circumstances, RuleSet, Vector, unit_of
-from api.rules.told import Telling
+from api.rules.told import Telling, told
 from api.shared import Shared
 from api.work import Work
 from features.catalogue import Catalogue
@@ -171,14 +171,16 @@ class Judge:
         for i, read in enumerate(reads):
             decision = decisions[i]
             record = self._record(kind, read, decision, vectors[i], reasons[i], freshness.generation, now_ms)
-            rules = telling(decision.rules)
+            said = telling(decision.rules)
             # What is the same in many records is encoded once; who reads the record here gets the values.
-            record["rules"] = rules.raw
+            record["rules"] = said.rules_raw
+            record["no_hit"] = said.no_hit_raw
             record["versions"] = shared.versions_raw
             record["freshness"] = shared.freshness_raw
             record["stages_us"] = taken_raw
             payload = encode_json(record)
-            record["rules"] = rules.shown
+            record["rules"] = said.rules
+            record["no_hit"] = said.no_hit
             record["versions"] = shared.versions
             record["freshness"] = shared.freshness
             record["stages_us"] = taken
@@ -355,7 +357,7 @@ class Judge:
         sealed = {"sealed": facts["sealed"]} if "sealed" in facts else {}
         return {
             "type": kind,
-            "v": 1,
+            "v": DECISION_VERSION,
             "tenant": self.tenant,
             "id": facts["id"],
             "decided_ms": now_ms,
@@ -381,11 +383,12 @@ _POLICY_TEXTS: Final = load_reasons().policies
 
 def shown(decision: Decision) -> dict[str, Any]:
     """The decision's own part of a record."""
-    return {**_said(decision), "rules": [result.shown for result in decision.rules]}
+    rules, no_hit = told(decision.rules)
+    return {**_said(decision), "rules": rules, "no_hit": no_hit}
 
 
 def _said(decision: Decision) -> dict[str, Any]:
-    """`shown` with an empty place for the rules."""
+    """`shown` with empty places for the rules."""
     verdict = decision.verdict
     guard = {} if decision.guard is None else {"guard": decision.guard}
     return {
@@ -398,6 +401,7 @@ def _said(decision: Decision) -> dict[str, Any]:
         "winner": _voice(decision.winner),
         "others": [_voice(voice) for voice in decision.others],
         "rules": None,
+        "no_hit": None,
         "degraded": list(decision.degraded),
         **guard,
     }

@@ -55,7 +55,12 @@ _JUDGED: Final[Mapping[str, Schema]] = {
     "degraded": array(TEXT),
 }
 _TRACED: Final[Mapping[str, Schema]] = {"freshness": ref("Freshness"), "versions": mapping(TEXT_OR_NULL)}
-_REMADE: Final[Mapping[str, Schema]] = {**_JUDGED, "margin": NUMBER_OR_NULL, "scored_by": TEXT_OR_NULL}
+_REMADE: Final[Mapping[str, Schema]] = {
+    **_JUDGED,
+    "no_hit": array(TEXT),
+    "margin": NUMBER_OR_NULL,
+    "scored_by": TEXT_OR_NULL,
+}
 _BATCH: Final[Mapping[str, Schema]] = {
     "id": TEXT,
     "status": one_of("waiting", "running", "finished", "failed"),
@@ -118,7 +123,7 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             "text": TEXT_OR_NULL,
             "reason": TEXT_OR_NULL,
         },
-        ("missing", "held", "text", "reason"),
+        ("mode", "action", "missing", "held", "text", "reason"),
     ),
     "Freshness": structure(
         {
@@ -145,7 +150,7 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             "stages_us": mapping(WHOLE),
             "guard": TEXT,
         },
-        ("guard",),
+        ("guard", "no_hit"),
     ),
     "Records": structure({"decisions": array(ref("Record")), "next": TEXT_OR_NULL}),
     "Explanation": {
@@ -202,7 +207,7 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             "transaction_id": TEXT,
             "as": one_of("stored", "current"),
             "same": FLAG,
-            "recorded": structure({**_REMADE, "versions": mapping(TEXT_OR_NULL)}),
+            "recorded": structure({**_REMADE, "versions": mapping(TEXT_OR_NULL)}, ("no_hit",)),
             "replayed": {"oneOf": [structure(_REMADE), {"type": "null"}]},
             "differences": array(structure({"part": TEXT, "name": TEXT, "detail": TEXT})),
         }

@@ -27,6 +27,7 @@ from api.rules.load import RuleSetError
 from api.rules.manifest import changes
 from api.rules.rule import EMPTY, Circumstances, RuleSet, unit_of
 from api.rules.shelf import SetChanged, SetMissing
+from api.rules.told import results_of
 from features.catalogue import Catalogue
 
 As = Literal["stored", "current"]
@@ -66,12 +67,12 @@ class Replayed:
 
     def to_json(self) -> dict[str, Any]:
         """What `POST /v1/decisions/{id}/replay` answers."""
-        kept = (*COMPARED, "rules", "versions")
+        kept = (*COMPARED, "rules", "no_hit", "versions")
         return {
             "transaction_id": self.recorded["id"],
             "as": self.mode,
             "same": self.same,
-            "recorded": {key: self.recorded[key] for key in kept},
+            "recorded": {key: self.recorded[key] for key in kept if key in self.recorded},
             "replayed": self.answer,
             "differences": [d.to_json() for d in self.differences],
         }
@@ -265,11 +266,10 @@ def _unexplained(record: Mapping[str, Any], answer: Mapping[str, Any], code: str
     """Other answers from the very same parts."""
     found = []
     named = f"{record['versions']['code']} then, {code} now"
-    then = {r["id"]: r for r in record["rules"]}
-    for result in answer["rules"]:
-        before = then.get(result["id"])
-        if before != result:
-            found.append(Difference("code", named, f"rule {result['id']}: {before} then, {result} now"))
+    then, now = results_of(record), results_of(answer)
+    for id_ in (*now, *(then.keys() - now.keys())):
+        if then.get(id_) != now.get(id_):
+            found.append(Difference("code", named, f"rule {id_}: {then.get(id_)} then, {now.get(id_)} now"))
     for key in COMPARED:
         if answer[key] != record[key]:
             found.append(Difference("code", named, f"{key}: {record[key]} then, {answer[key]} now"))

@@ -34,12 +34,13 @@ def bodies() -> list[bytes]:
     for number in range(BATCH):
         entities = dict.fromkeys(("card", "customer", "merchant", "device", "ip"), f"{number:032x}")
         record = {
-            "type": "decision", "v": 1, "tenant": "bench", "id": f"tx-{number}",
+            "type": "decision", "v": 2, "tenant": "bench", "id": f"tx-{number}",
             "decided_ms": 1_760_000_000_000, "time_ms": 1_760_000_000_000, "door": "http",
             "entities": entities, "outcome": "approve",
             "transaction": {"amount": 1_000 + number, "currency": "EUR", "channel": "ecom", **entities},
             "order": {e: ["0123456789abcdef", number] for e in entities}, "score": number,
-            "rules": [{"id": f"rule_{i}", "result": "no_hit", "mode": "live"} for i in range(21)],
+            "rules": [{"id": "rule_0", "result": "not_evaluated", "mode": "live", "missing": ["feature"]}],
+            "no_hit": [f"rule_of_the_set_{i}" for i in range(30)],
             "features": [number * 1.25 + place for place, _ in enumerate(names)],
         }  # fmt: skip
         found.append(pack(Kind.DECISION, entities["card"], encode_json(record)))

@@ -69,12 +69,15 @@ class Voice(Part, frozen=True):
 
 
 class RuleResult(Part, frozen=True):
-    """One rule's result. `missing`: features for want of which it could not be evaluated."""
+    """One rule's result. `missing`: features for want of which it could not be evaluated.
+
+    `mode`, `action`: `None` for a rule that did not hit, of a set that is not at hand any more.
+    """
 
     id: str
     result: Literal["hit", "no_hit", "not_evaluated"]
-    mode: str
-    action: str
+    mode: str | None = None
+    action: str | None = None
     missing: tuple[str, ...] = ()
     held: str | None = None
     text: str | None = None
@@ -84,7 +87,8 @@ class RuleResult(Part, frozen=True):
 class Record(Part, frozen=True):
     """The whole record of a decision; ids are pseudonyms. `expected_loss`: minor units of base currency.
 
-    `guard`: what the guard of the declines did to it, `None` for nothing.
+    `rules`: what has something to say; `no_hit`: ids of the rules that did not hit. In records of version 1
+    `rules` has all of them. `guard`: what the guard of the declines did to it, `None` for nothing.
     """
 
     type: Literal["decision", "abandoned"]
@@ -112,6 +116,7 @@ class Record(Part, frozen=True):
     degraded: tuple[str, ...]
     claim: str
     stages_us: dict[str, int]
+    no_hit: tuple[str, ...] = ()
     guard: str | None = None
 
 

@@ -58,7 +58,7 @@ class Source:
         # What a decision carries beside what Flink reads: as long as a real one.
         self._ballast = {
             "outcome": "approve", "score": 12, "probability": 0.0123, "margin": -4.2, "expected_loss": 12,
-            "rules": [{"id": f"r-{n}", "result": "no_hit", "action": "review"} for n in range(4)],
+            "rules": [], "no_hit": [f"rule-{n}" for n in range(31)],
             "reasons": [{"code": "amount", "text": "unusual amount for the customer", "weight": 0.2}],
             "features": [round(r.random() * 100, 3) for _ in catalogue.features],
             "versions": {"model": "m1", "rules": "r1", "lists": "l1", "catalogue": "c1", "policy": "p1"},
@@ -110,7 +110,7 @@ class Source:
             found = identify(self._catalogue, PSEUDONYMS, values)
             ids = {name: found.entities.get(name, "0" * 16) for name in schema.identifying if name in values}
             body = {
-                "type": "decision", "v": 1, "tenant": "demo", "id": str(number), "time_ms": time_ms,
+                "type": "decision", "v": 2, "tenant": "demo", "id": str(number), "time_ms": time_ms,
                 "transaction": {**values, **ids}, "entities": found.entities, "marks": found.marks,
             }  # fmt: skip
             some = {e: who for e, who in found.entities.items() if int(who[:8], 16) % CHECKED == 0}

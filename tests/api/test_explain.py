@@ -43,7 +43,13 @@ def test_the_three_audiences(bench, served):
     assert record["outcome"] != "approve"
     analyst = explanation(record, served, bench.judge.rules, CATALOGUE, "analyst")
     assert len(analyst["model"]["contributions"]) == 12
-    assert analyst["rules"][0]["text"] == "decline if card in @stolen_cards"
+    rules = {rule["id"]: rule for rule in analyst["rules"]}
+    assert rules.keys() == {rule.id for rule in bench.judge.rules.rules if rule.mode != "off"}
+    assert rules["stolen_card"] == {
+        "id": "stolen_card", "result": "no_hit", "mode": "live", "action": "decline",
+        "text": "decline if card in @stolen_cards", "reason": rules["stolen_card"]["reason"],
+    }  # fmt: skip
+    assert {rule["result"] for rule in analyst["rules"]} == {"hit", "no_hit", "not_evaluated"}
     scientist = explanation(record, served, bench.judge.rules, CATALOGUE, "data_scientist")
     assert len(scientist["model"]["contributions"]) == len(CATALOGUE.names)
     assert scientist["model"]["additivity_error"] < 1e-4

@@ -115,6 +115,7 @@ def test_the_very_same_is_decided_after_a_restart_with_another_champion(world):
         found = replayer.replay(record, "stored", NOW_MS * 2)
         assert found.same, found.to_json()
         assert found.answer["rules"] == record["rules"]
+        assert found.answer["no_hit"] == record["no_hit"]
         assert found.differences == ()
         outcomes.add((record["outcome"], record["winner"]["by"]))
     assert len(records) > 100
@@ -193,8 +194,21 @@ def test_what_is_missing_is_named(world):
     assert difference.part == "catalogue"
 
 
+def test_a_record_of_version_1_is_replayed_too(world):
+    records = world.decided(9)
+    replayer = world.restarted()
+    for record in records:
+        old = {key: value for key, value in record.items() if key != "no_hit"} | {"v": 1}
+        quiet = [{"id": i, "result": "no_hit", "mode": "live", "action": "review"} for i in record["no_hit"]]
+        old["rules"] = [*quiet, *record["rules"]]
+        found = replayer.replay(old, "stored", 0)
+        assert found.same
+        assert found.differences == ()
+        assert "no_hit" not in found.to_json()["recorded"]
+
+
 def test_a_record_that_was_changed_is_the_codes_difference_with_the_rule_in_it(world):
-    record = next(r for r in world.decided(9) if r["rules"][0]["result"] == "hit")
+    record = next(r for r in world.decided(9) if r["winner"]["id"] == "stolen_card")
     rules = [record["rules"][0] | {"result": "no_hit"}, *record["rules"][1:]]
     found = world.restarted().replay(record | {"rules": rules, "score": 1}, "stored", 0)
     assert not found.same

@@ -10,7 +10,7 @@ from api.decide import Freshness, Policy
 from api.record import decode_json, encode_json
 from api.rules.manifest import Manifest
 from api.rules.rule import EMPTY, Circumstances, RuleSet
-from api.rules.told import Telling
+from api.rules.told import Telling, results_of
 from api.shared import Shared
 from tests.api.test_rule_forms import ROW
 from tests.api.test_rule_program import RULE, facts_of, rule_set
@@ -31,9 +31,15 @@ def test_results_are_told_as_they_are(drawn, row, again):
         rules = rule_set(given_rules)
         results = rules.evaluate(facts_of(row, ordered=False), Circumstances(row["now_ms"]))
         told = telling.of(results)
-        assert told.shown == [result.shown for result in results]
-        assert bytes(told.raw) == encode_json(told.shown)
+        assert told.rules == [result.shown for result in results if result.result != "no_hit"]
+        assert told.no_hit == [result.id for result in results if result.result == "no_hit"]
+        assert bytes(told.rules_raw) == encode_json(told.rules)
+        assert bytes(told.no_hit_raw) == encode_json(told.no_hit)
         assert telling.of(results) is told
+        # Every rule's result can be told again, from today's record and from one of version 1.
+        said = {r.id: r.shown if r.result != "no_hit" else {"id": r.id, "result": "no_hit"} for r in results}
+        assert results_of({"rules": told.rules, "no_hit": told.no_hit}) == said
+        assert results_of({"rules": [result.shown for result in results]}) == said
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["scored", "not scored"])
