@@ -106,9 +106,11 @@ def test_an_erased_subject_is_gone_on_every_worker_and_from_the_dead_letters(
 ):
     for module in ("api.publisher", "api.projector", "api.door"):
         processes.start(module)
-    # Two services with journals of their own, as two workers are.
+    # Two services with journals of their own, as on two hosts.
     _, one = processes.service(ports.take())
-    two = processes.service(ports.take(), CORDON_JOURNAL__DIRECTORY=str(tmp_path / "other"))[1]
+    elsewhere = {"CORDON_JOURNAL__DIRECTORY": str(tmp_path / "other")}
+    two = processes.service(ports.take(), **elsewhere)[1]
+    processes.start("api.publisher", CORDON_KAFKA__GROUP="elsewhere", **elsewhere)
     producer = Producer({"bootstrap.servers": names.bootstrap})
     for message in (body("k", 1, **ADA), body("bad", 2, amount=-1, **ADA), b'{"email": "ada@example.com'):
         raw = message if isinstance(message, bytes) else json.dumps(message).encode()
@@ -118,7 +120,8 @@ def test_an_erased_subject_is_gone_on_every_worker_and_from_the_dead_letters(
     two.post("/v1/decisions", json=body("b", 4, customer="cu_bob", email="bob@example.com"))
     wait_for(lambda: len(one.get("/v1/decisions").json()["decisions"]) >= 2, 60)
     wait_for(lambda: personal(one, "k").status_code == 200, 30)
-    assert personal(two, "a").status_code == 200
+    for client, id in ((two, "a"), (one, "b")):
+        wait_for(lambda client=client, id=id: personal(client, id).status_code == 200, 30)
     wait_for(lambda: len(letters(processes)) == 2, 30)
     ids = [letter["id"] for letter in letters(processes)]
     assert all("ada@example.com" in show(processes, id).stdout for id in ids)
@@ -138,6 +141,7 @@ def test_an_erased_subject_is_gone_on_every_worker_and_from_the_dead_letters(
     assert one.post("/v1/decisions/a/replay").json()["same"] is True
     assert one.post("/v1/decisions", json=body("a", 3, **ADA)).json()["replay"]
     assert one.post("/v1/decisions", json=body("c", 5, **ADA)).status_code == 200
+    wait_for(lambda: personal(two, "c").status_code == 200, 30)
     assert personal(two, "c").json()["personal"]["email"] == "ada@example.com"
     for mark in tmp_path.glob("*/*/mark"):
         verify(mark.parent)
