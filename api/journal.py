@@ -17,7 +17,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +46,9 @@ SEGMENT_BYTES = 64 * 1024 * 1024
 FRESH_BYTES = 4 * 1024 * 1024
 _MARK_WORDS = 4  # epoch, durable (segment << 40 | offset), next sequence, shipped sequence
 _CHUNK = bytes(256 * 1024)
-_CHUNK_REST_S = 0.004
+# Between pieces of a spare: it is written about as fast as the journal itself, and never faster than this.
+_REST_MIN_S = 0.004
+_REST_MAX_S = 0.1
 
 
 class JournalUnavailable(Exception):
@@ -163,6 +165,7 @@ class Journal:
         self._under_way: Written | None = None
         self._spare: threading.Thread | None = None
         self._stocked = False
+        self._closing = threading.Event()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o640)
@@ -260,7 +263,12 @@ class Journal:
         self.mark.advance(written.location.segment, written.end, written.sequence)
         if not self._stocked and self._offset > self._end // 4:
             self._stocked = True
-            self._spare = threading.Thread(target=self._prepare, name="journal-spare", daemon=True)
+            # Done when twice the time has passed that the first quarter took: three are what is left.
+            rest_s = 2 * (time.monotonic() - self._began_s) * len(_CHUNK) / self._segment_bytes
+            rest_s = min(max(rest_s, _REST_MIN_S), _REST_MAX_S)
+            self._spare = threading.Thread(
+                target=self._prepare, args=(rest_s,), name="journal-spare", daemon=True
+            )
             self._spare.start()
 
     def revive(self) -> bool:
@@ -285,6 +293,7 @@ class Journal:
         """Cut off what was allocated ahead and release the lock."""
         self._settle()
         self.syncing.close()
+        self._closing.set()
         if self._spare is not None:
             self._spare.join()
         if self._failed is None:
@@ -307,6 +316,7 @@ class Journal:
 
     def _open(self) -> None:
         found = self.recovery
+        self._began_s = time.monotonic()
         self._number, self._offset = found.segment, found.offset
         if found.offset == 0:
             self._begin(found.segment)
@@ -338,15 +348,17 @@ class Journal:
         os.rename(source, self.directory / name_of(number))
         _sync_directory(self.directory)
         self._number, self._offset = number, SEGMENT_HEADER.size
+        self._began_s = time.monotonic()
 
-    def _prepare(self) -> None:
+    def _prepare(self, rest_s: float) -> None:
         partial = self.directory / "spare.partial"
         try:
-            _allocate(partial, self._segment_bytes, _CHUNK_REST_S)
-            os.rename(partial, self.directory / "spare")
+            if _allocate(partial, self._segment_bytes, lambda: self._closing.wait(rest_s)):
+                os.rename(partial, self.directory / "spare")
+                return
         except OSError:
-            # A full disk shows at the rotation, where somebody can be told.
-            partial.unlink(missing_ok=True)
+            pass  # A full disk shows at the rotation, where somebody can be told.
+        partial.unlink(missing_ok=True)
 
 
 def recover(directory: Path, durable: tuple[int, int] = (0, 0)) -> Recovery:
@@ -429,26 +441,29 @@ def _last_epoch(directory: Path) -> int:
     return epoch
 
 
-def _allocate(path: Path, size: int, rest_s: float = 0.0) -> None:
-    """A file of zeros."""
+def _allocate(path: Path, size: int, rest: Callable[[], bool] | None = None) -> bool:
+    """A file of zeros; see `_prewrite`."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
     try:
-        _prewrite(file, 0, size, rest_s)
+        return _prewrite(file, 0, size, rest)
     finally:
         os.close(file)
 
 
-def _prewrite(file: int, start: int, end: int, rest_s: float = 0.0) -> None:
+def _prewrite(file: int, start: int, end: int, rest: Callable[[], bool] | None = None) -> bool:
     """Zeros from `start` to `end`. Later syncs need not wait for the file system: no metadata changes.
 
-    Piece by piece, with rests where batches that are synced meanwhile share the disk with it.
+    Piece by piece, with rests where batches that are synced meanwhile share the disk with it. A rest that
+    returns true ends it; whether it came to the end.
     """
     os.posix_fallocate(file, start, end - start)
     for at in range(start, end, len(_CHUNK)):
         _write_all(file, _CHUNK[: end - at], at)
-        if rest_s:
+        if rest is not None:
             os.fdatasync(file)
-            time.sleep(rest_s)
+            if rest():
+                return False
+    return True
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:

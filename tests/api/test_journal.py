@@ -345,3 +345,27 @@ def test_the_contents_of_journals_are_their_records_in_order(tmp_path):
     segment.write_bytes(changed)
     with pytest.raises(Damage):
         list(contents(*journals_in(tmp_path)))
+
+
+def test_the_next_segment_is_prepared_ahead_and_given_up_when_the_journal_closes(tmp_path):
+    spare = tmp_path / "spare"
+    with Journal(tmp_path, segment_bytes=1 << 20) as journal:
+        journal.append([bytes(300_000)])
+        until_s = time.monotonic() + 10
+        while not spare.exists():
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        assert spare.stat().st_size == 1 << 20
+        journal.append([bytes(800_000)])
+        assert not spare.exists()
+    assert len(segments_in(tmp_path)) == 2
+    slow = tmp_path / "slow"
+    with Journal(slow) as journal:
+        time.sleep(0.5)
+        journal.append([bytes(1_200_000)])
+        while not (slow / "spare.partial").exists():
+            assert time.monotonic() < until_s + 10
+        began_s = time.monotonic()
+    # All of it would have taken a second at the least.
+    assert time.monotonic() - began_s < 0.8
+    assert not list(slow.glob("spare*"))
