@@ -173,14 +173,12 @@ class Judge:
             record = self._record(kind, read, decision, vectors[i], reasons[i], freshness.generation, now_ms)
             said = telling(decision.rules)
             # What is the same in many records is encoded once; who reads the record here gets the values.
-            record["rules"] = said.rules_raw
-            record["no_hit"] = said.no_hit_raw
+            record |= said.raw
             record["versions"] = shared.versions_raw
             record["freshness"] = shared.freshness_raw
             record["stages_us"] = taken_raw
             payload = encode_json(record)
-            record["rules"] = said.rules
-            record["no_hit"] = said.no_hit
+            record |= said.parts
             record["versions"] = shared.versions
             record["freshness"] = shared.freshness
             record["stages_us"] = taken
@@ -383,8 +381,7 @@ _POLICY_TEXTS: Final = load_reasons().policies
 
 def shown(decision: Decision) -> dict[str, Any]:
     """The decision's own part of a record."""
-    rules, no_hit = told(decision.rules)
-    return {**_said(decision), "rules": rules, "no_hit": no_hit}
+    return {**_said(decision), **told(decision.rules)}
 
 
 def _said(decision: Decision) -> dict[str, Any]:
@@ -402,6 +399,7 @@ def _said(decision: Decision) -> dict[str, Any]:
         "others": [_voice(voice) for voice in decision.others],
         "rules": None,
         "no_hit": None,
+        "not_evaluated": None,
         "degraded": list(decision.degraded),
         **guard,
     }

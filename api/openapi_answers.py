@@ -58,6 +58,7 @@ _TRACED: Final[Mapping[str, Schema]] = {"freshness": ref("Freshness"), "versions
 _REMADE: Final[Mapping[str, Schema]] = {
     **_JUDGED,
     "no_hit": array(TEXT),
+    "not_evaluated": mapping(array(TEXT)),
     "margin": NUMBER_OR_NULL,
     "scored_by": TEXT_OR_NULL,
 }
@@ -150,7 +151,7 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             "stages_us": mapping(WHOLE),
             "guard": TEXT,
         },
-        ("guard", "no_hit"),
+        ("guard", "no_hit", "not_evaluated"),
     ),
     "Records": structure({"decisions": array(ref("Record")), "next": TEXT_OR_NULL}),
     "Explanation": {
@@ -207,7 +208,9 @@ ANSWERS: Final[Mapping[str, Schema]] = {
             "transaction_id": TEXT,
             "as": one_of("stored", "current"),
             "same": FLAG,
-            "recorded": structure({**_REMADE, "versions": mapping(TEXT_OR_NULL)}, ("no_hit",)),
+            "recorded": structure(
+                {**_REMADE, "versions": mapping(TEXT_OR_NULL)}, ("no_hit", "not_evaluated")
+            ),
             "replayed": {"oneOf": [structure(_REMADE), {"type": "null"}]},
             "differences": array(structure({"part": TEXT, "name": TEXT, "detail": TEXT})),
         }

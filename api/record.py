@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 VERSION: Final = 1
-# Of decisions. In version 1 `rules` had every rule's result, and there was no `no_hit` (see rules/told.py).
+# Of decisions. In version 1 `rules` had every rule's result (see rules/told.py).
 DECISION_VERSION: Final = 2
 
 

@@ -67,7 +67,7 @@ class Replayed:
 
     def to_json(self) -> dict[str, Any]:
         """What `POST /v1/decisions/{id}/replay` answers."""
-        kept = (*COMPARED, "rules", "no_hit", "versions")
+        kept = (*COMPARED, "rules", "no_hit", "not_evaluated", "versions")
         return {
             "transaction_id": self.recorded["id"],
             "as": self.mode,

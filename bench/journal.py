@@ -39,8 +39,8 @@ def bodies() -> list[bytes]:
             "entities": entities, "outcome": "approve",
             "transaction": {"amount": 1_000 + number, "currency": "EUR", "channel": "ecom", **entities},
             "order": {e: ["0123456789abcdef", number] for e in entities}, "score": number,
-            "rules": [{"id": "rule_0", "result": "not_evaluated", "mode": "live", "missing": ["feature"]}],
-            "no_hit": [f"rule_of_the_set_{i}" for i in range(30)],
+            "rules": [], "no_hit": [f"rule_of_the_set_{i}" for i in range(22)],
+            "not_evaluated": {f"rule_of_the_set_{i}": ["card_feature_1h"] for i in range(22, 31)},
             "features": [number * 1.25 + place for place, _ in enumerate(names)],
         }  # fmt: skip
         found.append(pack(Kind.DECISION, entities["card"], encode_json(record)))

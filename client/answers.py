@@ -71,7 +71,7 @@ class Voice(Part, frozen=True):
 class RuleResult(Part, frozen=True):
     """One rule's result. `missing`: features for want of which it could not be evaluated.
 
-    `mode`, `action`: `None` for a rule that did not hit, of a set that is not at hand any more.
+    `mode`, `action`: `None` where it did not hit and the set that decided is not at hand any more.
     """
 
     id: str
@@ -87,8 +87,9 @@ class RuleResult(Part, frozen=True):
 class Record(Part, frozen=True):
     """The whole record of a decision; ids are pseudonyms. `expected_loss`: minor units of base currency.
 
-    `rules`: what has something to say; `no_hit`: ids of the rules that did not hit. In records of version 1
-    `rules` has all of them. `guard`: what the guard of the declines did to it, `None` for nothing.
+    `rules`: those that hit; `no_hit`: ids of those that did not; `not_evaluated`: by their ids what the
+    others were missing. In records of version 1 `rules` has all of them. `guard`: what the guard of the
+    declines did to it, `None` for nothing.
     """
 
     type: Literal["decision", "abandoned"]
@@ -117,6 +118,7 @@ class Record(Part, frozen=True):
     claim: str
     stages_us: dict[str, int]
     no_hit: tuple[str, ...] = ()
+    not_evaluated: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     guard: str | None = None
 
 

@@ -1,4 +1,5 @@
-"""What records say of a set's results: `rules` has those that hit or could not tell, `no_hit` other ids.
+"""What records say of a set's results, in three parts: `rules`, what hit; `no_hit`, ids of what did not;
+`not_evaluated`, by their ids what the others were missing.
 
 Nearly all rules do not hit, and a record is written, hashed, shipped and stored several times. Results are
 values that a set made ahead, and few of their combinations occur: values and JSON are made once for each.
@@ -16,13 +17,11 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Told(NamedTuple):
-    """Two parts of a record, encoded and as values for who reads it in this process; nobody changes them."""
+    """The parts, encoded and as values for who reads the record in this process; nobody changes them."""
 
     results: tuple[RuleResult, ...]
-    rules: list[Any]
-    no_hit: list[str]
-    rules_raw: msgspec.Raw
-    no_hit_raw: msgspec.Raw
+    parts: Mapping[str, Any]
+    raw: Mapping[str, msgspec.Raw]
 
 
 class Telling:
@@ -40,23 +39,33 @@ class Telling:
         if found is None:
             if len(self._kept) >= self._limit:
                 self._kept.clear()
-            rules, no_hit = told(results)
-            encoded = msgspec.Raw(_encode(rules)), msgspec.Raw(_encode(no_hit))
-            found = self._kept[key] = Told(results, rules, no_hit, *encoded)
+            parts = told(results)
+            raw = {name: msgspec.Raw(_encode(part)) for name, part in parts.items()}
+            found = self._kept[key] = Told(results, parts, raw)
         return found
 
 
-def told(results: Sequence[RuleResult]) -> tuple[list[Any], list[str]]:
-    """`rules` and `no_hit` of a record, each in the order of the set."""
-    rules = [result.shown for result in results if result.result != "no_hit"]
-    return rules, [result.id for result in results if result.result == "no_hit"]
+def told(results: Sequence[RuleResult]) -> dict[str, Any]:
+    """The parts, each in the order of the set."""
+    return {
+        "rules": [result.shown for result in results if result.result == "hit"],
+        "no_hit": [result.id for result in results if result.result == "no_hit"],
+        "not_evaluated": {r.id: list(r.missing) for r in results if r.result == "not_evaluated"},
+    }
 
 
 def results_of(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Every rule's result by its id: of one that did not hit only that it did not.
+    """Every rule's result by its id: mode and action of what hit only.
 
-    Records of version 1 have all of them among their `rules`.
+    Records of version 1 have all results among their `rules`.
     """
-    found = {result["id"]: result for result in record["rules"]}
-    quiet = [id_ for id_, result in found.items() if result["result"] == "no_hit"]
-    return found | {id_: {"id": id_, "result": "no_hit"} for id_ in (*quiet, *record.get("no_hit", ()))}
+    found: list[Mapping[str, Any]] = [
+        result
+        if result["result"] == "hit"
+        else {key: value for key, value in result.items() if key not in ("mode", "action")}
+        for result in record["rules"]
+    ]
+    for id_, missing in record.get("not_evaluated", {}).items():
+        found.append({"id": id_, "result": "not_evaluated", **({"missing": missing} if missing else {})})
+    found += [{"id": id_, "result": "no_hit"} for id_ in record.get("no_hit", ())]
+    return {result["id"]: result for result in found}

@@ -58,7 +58,8 @@ class Source:
         # What a decision carries beside what Flink reads: as long as a real one.
         self._ballast = {
             "outcome": "approve", "score": 12, "probability": 0.0123, "margin": -4.2, "expected_loss": 12,
-            "rules": [], "no_hit": [f"rule-{n}" for n in range(31)],
+            "rules": [], "no_hit": [f"rule-{n}" for n in range(22)],
+            "not_evaluated": {f"rule-{n}": ["card_feature_1h"] for n in range(22, 31)},
             "reasons": [{"code": "amount", "text": "unusual amount for the customer", "weight": 0.2}],
             "features": [round(r.random() * 100, 3) for _ in catalogue.features],
             "versions": {"model": "m1", "rules": "r1", "lists": "l1", "catalogue": "c1", "policy": "p1"},

@@ -13,6 +13,7 @@ from api.record import decode_json, encode_json
 from api.replay import Replayer
 from api.rules.rule import EMPTY, RuleSet
 from api.rules.shelf import Shelf
+from api.rules.told import results_of
 from api.serving import open_model
 from tests.api.artefact import small_artefact
 from tests.api.world import CATALOGUE, NOW_MS, PSEUDONYMS, Bench, transaction
@@ -115,7 +116,7 @@ def test_the_very_same_is_decided_after_a_restart_with_another_champion(world):
         found = replayer.replay(record, "stored", NOW_MS * 2)
         assert found.same, found.to_json()
         assert found.answer["rules"] == record["rules"]
-        assert found.answer["no_hit"] == record["no_hit"]
+        assert all(found.answer[part] == record[part] for part in ("no_hit", "not_evaluated"))
         assert found.differences == ()
         outcomes.add((record["outcome"], record["winner"]["by"]))
     assert len(records) > 100
@@ -198,9 +199,11 @@ def test_a_record_of_version_1_is_replayed_too(world):
     records = world.decided(9)
     replayer = world.restarted()
     for record in records:
-        old = {key: value for key, value in record.items() if key != "no_hit"} | {"v": 1}
-        quiet = [{"id": i, "result": "no_hit", "mode": "live", "action": "review"} for i in record["no_hit"]]
-        old["rules"] = [*quiet, *record["rules"]]
+        results = results_of(record).values()
+        old = {key: value for key, value in record.items() if key not in ("no_hit", "not_evaluated")} | {
+            "v": 1
+        }
+        old["rules"] = [{"mode": "live", "action": "review", **result} for result in results]
         found = replayer.replay(old, "stored", 0)
         assert found.same
         assert found.differences == ()

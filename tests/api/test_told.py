@@ -31,14 +31,19 @@ def test_results_are_told_as_they_are(drawn, row, again):
         rules = rule_set(given_rules)
         results = rules.evaluate(facts_of(row, ordered=False), Circumstances(row["now_ms"]))
         told = telling.of(results)
-        assert told.rules == [result.shown for result in results if result.result != "no_hit"]
-        assert told.no_hit == [result.id for result in results if result.result == "no_hit"]
-        assert bytes(told.rules_raw) == encode_json(told.rules)
-        assert bytes(told.no_hit_raw) == encode_json(told.no_hit)
+        assert told.parts["rules"] == [result.shown for result in results if result.result == "hit"]
+        assert told.parts["no_hit"] == [result.id for result in results if result.result == "no_hit"]
+        assert {name: bytes(raw) for name, raw in told.raw.items()} == {
+            name: encode_json(part) for name, part in told.parts.items()
+        }
         assert telling.of(results) is told
         # Every rule's result can be told again, from today's record and from one of version 1.
-        said = {r.id: r.shown if r.result != "no_hit" else {"id": r.id, "result": "no_hit"} for r in results}
-        assert results_of({"rules": told.rules, "no_hit": told.no_hit}) == said
+        said = {
+            r.id: r.shown if r.result == "hit" else {"id": r.id, "result": r.result}
+            | ({"missing": list(r.missing)} if r.missing else {})
+            for r in results
+        }  # fmt: skip
+        assert results_of(told.parts) == said
         assert results_of({"rules": [result.shown for result in results]}) == said
 
 
