@@ -84,13 +84,15 @@ class Attempts:
             file = open_segment(path)
         except FileNotFoundError:
             return None
+        found: dict[str, Found] = {}
         try:
-            with (
-                mmap.mmap(file, 0, access=mmap.ACCESS_READ) as mapped,
-                memoryview(mapped) as data,
-            ):
-                batch = batch_at(data, location.offset)
-                found = dict(_found(path, data, batch)) if batch is not None else {}
+            if os.fstat(file).st_size > location.offset:
+                with (
+                    mmap.mmap(file, 0, access=mmap.ACCESS_READ) as mapped,
+                    memoryview(mapped) as data,
+                ):
+                    batch = batch_at(data, location.offset)
+                    found = dict(_found(path, data, batch)) if batch is not None else {}
         finally:
             os.close(file)
         return found[key].record if key in found else None

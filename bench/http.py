@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.command import arguments, teller, terms, warming
+from bench.load import disk
 from bench.load.artefact import demonstration_model
 from bench.load.course import EXPLAINED_SHARE_MIN, REST_S, course, payments_with
 from bench.load.traffic import traffic
@@ -69,6 +70,8 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
     each = round(options.rate * options.seconds)
     steady = round(options.rate * options.warm_seconds)
     payments = traffic(catalogue, options.warm + steady + options.runs * each, directory)
+    waits_ms = disk.syncs(directory)
+    say(f"waits for the disk by itself, ms: {waits_ms}")
     with course(
         directory / "stack", payments_with(model, workers=options.workers),
         alone=options.alone, connections=options.connections, port=options.port, say=say,
@@ -90,6 +93,7 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
         "journalled": stored,
         **warm,
         "stalled_s": options.stall,
+        "disk_alone_ms": waits_ms,
         **terms(
             seconds=options.seconds,
             runs=options.runs,

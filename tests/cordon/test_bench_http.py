@@ -110,6 +110,8 @@ def test_a_service_that_stands_still_for_a_second_shows_in_p99(model: str):
     assert report["p50_ms"] < 500
     assert report["stalled_s"] == 1
     assert (report["errors"], report["journalled"]) == (0, 1_000)
+    waits_ms = report["disk_alone_ms"]
+    assert 0 < waits_ms["p50"] <= waits_ms["p99"] <= waits_ms["max"]
     assert report["achieved_rps"] >= 0.98 * report["intended_rps"]
 
 
