@@ -29,11 +29,8 @@ from api.segment import Damage
 
 BATCH: Final = 1_000
 WAIT_S: Final = 0.2
-# Nobody waits for the query store, a new decision is read from its journal: one commit for so many seconds.
+# Nobody waits for the query store, a new decision is read from its journal: one commit in so many seconds.
 GATHER_S: Final = 0.25
-# Of a stream: rows of a larger commit share the pages that it writes.
-STREAM: Final = 50
-STREAM_GATHER_S: Final = 1.0
 LOG = logging.getLogger("cordon.projector")
 
 
@@ -135,7 +132,7 @@ def pause_s(count: int, spent_s: float) -> float:
     if count > BATCH:
         # A backlog is worked off half of the time: its writes share the journals' disk.
         return min(spent_s, GATHER_S)
-    return GATHER_S if count < STREAM else STREAM_GATHER_S
+    return GATHER_S
 
 
 def of_a_case(payload: bytes) -> bool:
