@@ -67,8 +67,6 @@ MetricName = Literal[
     "cordon_webhook_deliveries",
 ]
 
-Hits = tuple[tuple[str, str], ...]
-HITS_MAX: Final = 2_048
 LATENCY_BUCKETS_S: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0,
 )  # fmt: skip
@@ -107,8 +105,6 @@ class Metrics:
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
         self._children: dict[tuple[str, ...], Any] = {}
-        # By identity; what is kept keeps its list alive.
-        self._hits: dict[int, tuple[list[dict[str, str]], Hits]] = {}
         for name, (kind, labels, text) in _LABELS.items():
             if kind == "counter":
                 self._counters[name] = Counter(name, text, labels, registry=self.registry)
@@ -142,16 +138,6 @@ class Metrics:
             found = self._children[name, *labels] = metric.labels(*labels) if labels else metric
         return found
 
-    def hits(self, rules: list[dict[str, str]]) -> Hits:
-        """Rule and mode of what hit. The same lists come again and again, and nobody changes them."""
-        kept = self._hits.get(id(rules))
-        if kept is None:
-            if len(self._hits) >= HITS_MAX:
-                self._hits.clear()
-            found = tuple((rule["id"], rule["mode"]) for rule in rules if rule["result"] == "hit")
-            kept = self._hits[id(rules)] = rules, found
-        return kept[1]
-
     def text(self) -> bytes:
         """Everything in Prometheus' text format; of all workers where they share a directory."""
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
@@ -172,8 +158,8 @@ def count_answer(metrics: Metrics, answer: Answer, door: str) -> None:
         metrics.count("cordon_decisions", door, answer.record["outcome"])
         for part in answer.record["degraded"]:
             metrics.count("cordon_degraded", part)
-        for hit in metrics.hits(answer.record["rules"]):
-            metrics.count("cordon_rule_hits", *hit)
+        for hit in answer.record["rules"]:
+            metrics.count("cordon_rule_hits", hit["id"], hit["mode"])
     elif isinstance(answer, Accepted) and not answer.replay:
         metrics.count("cordon_follow_events", answer.record["type"])
     else:

@@ -41,8 +41,8 @@ MERGED = 256
 SHARE = {"merchant": 0.3, "terminal": 0.5, "device": 1.2, "ip": 2.0}
 
 
-SERVER_US_MAX: Final = 125.0
 RECEIPT_BYTES: Final = 1_420  # of a payments transaction
+SERVER_US_MAX: Final = 125.0
 """Of the server, for a transaction in a batch of 64: one core of Redis carries the 8,000/s of a door then."""
 
 

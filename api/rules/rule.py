@@ -88,14 +88,12 @@ class RuleResult:
     missing: tuple[str, ...] = ()
     held: Held | None = None
     shown: Mapping[str, Any] = field(init=False, repr=False, compare=False)
-    """What a record says of it; made once, since results are."""
+    """What a record says of a hit; made once, since results are."""
 
     def __post_init__(self) -> None:
         found: dict[str, Any] = {
             "id": self.id, "result": self.result, "mode": self.mode, "action": self.action,
         }  # fmt: skip
-        if self.missing:
-            found["missing"] = list(self.missing)
         if self.held is not None:
             found["held"] = self.held
         object.__setattr__(self, "shown", found)

@@ -44,7 +44,8 @@ def test_results_are_told_as_they_are(drawn, row, again):
             for r in results
         }  # fmt: skip
         assert results_of(told.parts) == said
-        assert results_of({"rules": [result.shown for result in results]}) == said
+        old = [{"mode": r.mode, "action": r.action, **said[r.id]} for r in results]
+        assert results_of({"rules": old}) == said
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["scored", "not scored"])
