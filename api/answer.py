@@ -8,7 +8,8 @@ from features.event import InvalidEvent
 
 
 class Decided(NamedTuple):
-    """A transaction was decided and recorded, now or (`replay`) before: the record or its receipt."""
+    """A transaction was decided and recorded, now or (`replay`) before. `record`: what `answer_of` asks for,
+    at least; with `rules`, what hit, where it was decided now."""
 
     record: Mapping[str, Any]
     replay: bool

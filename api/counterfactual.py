@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from msgspec import structs
+
 from api.decide import Case, Context
 from api.judge import Judge
 from api.outcome import BY_WORD, Outcome
@@ -108,7 +110,9 @@ class Asker:
 
     def case(self, vector: Vector, values: Mapping[str, Scalar] | None = None) -> Case:
         """The transaction with another vector, and other fields."""
-        return self._case._replace(features=vector, fields=self._case.fields if values is None else values)
+        return structs.replace(
+            self._case, features=vector, fields=self._case.fields if values is None else values
+        )
 
     def with_amounts(self, amounts: Sequence[int]) -> list[Outcome | None]:
         """The worse outcome of both ends, for each amount; `None` where the vector does not tell."""
@@ -129,7 +133,7 @@ class Asker:
     def _over(self, amount: int, end: End) -> Case:
         name = str(self._judge.catalogue.schema.amount)
         case = self.case(with_amount(self.past, amount, end), {**self._case.fields, name: amount})
-        return case._replace(amount=amount)
+        return structs.replace(case, amount=amount)
 
     def changes(self, vector: Vector) -> dict[str, tuple[float | None, float | None]]:
         """Features that are not what they were."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, cast, get_args
 
+from msgspec import Struct
+
 from api.outcome import Outcome
 from api.rules.rule import Circumstances, Facts, RuleResult, RuleSet
 from features.measure import Scalar
@@ -18,7 +20,7 @@ FreshnessState = Literal["fresh", "stale", "rebuilding"]
 Source = Literal["rule", "model", "scorecard", "policy"]
 
 
-class Case(NamedTuple):
+class Case(Struct, frozen=True, gc=False):
     """A transaction as the decision sees it: ids are pseudonyms, money in minor units of the base currency.
 
     `features`: the exact vector by name, absent values `None`. `unit`: the id that rollouts hash.
@@ -93,7 +95,7 @@ class Voice(NamedTuple):
     outcome: Outcome
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True, gc=False):
     """One immutable decision. `others`: what the sources that did not win would have given. The voices say
     what they asked for, also where a guard softened the outcome."""
 

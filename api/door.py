@@ -13,12 +13,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from msgspec import structs
 
 from api.alignment import Aligner
 from api.answer import Answer, Pending, Unavailable, Unknown
@@ -58,8 +59,7 @@ class TooManyBad(Exception):
     """More bad messages in a row than allowed: a bad deploy, not bad luck. Stop, look, start again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, gc=False):
     """One message: where it stood, its bytes, and the event, or why it is none."""
 
     place: Place
@@ -251,7 +251,8 @@ class Door:
                 count_answer(self._metrics, answer, "kafka")
             early = isinstance(answer, Unknown) and answer.transaction_id in self._waiting_ids()
             if (early or isinstance(answer, Pending | Unavailable)) and isinstance(item.event, Inbound):
-                self._aside.append(replace(item, event=item.event._replace(waited=True)))
+                waiting = structs.replace(item.event, waited=True)
+                self._aside.append(structs.replace(item, event=waiting))
                 if isinstance(answer, Unavailable):
                     in_time = in_time and answer.part != "time"
                     blocked = blocked or answer.part not in ("store", "time")

@@ -31,7 +31,7 @@ from api.flight import Flight, Verdicts
 from api.gauge import FreshnessGauge
 from api.journal import Journal, JournalUnavailable
 from api.judge import Judge, Judged, Read
-from api.record import VERSION, Kind, Location, decode_json, encode_json, pack, receipt
+from api.record import VERSION, Kind, Location, compose, decode_json, encode_json, pack, shortened
 from api.work import Inbound, Intake, Work
 from features.event import InvalidEvent, LabelEvent, LifecycleEvent, Transaction, check_time
 from features.store import Claim, Observed, OnlineStore, Status, StoreUnavailable
@@ -95,6 +95,7 @@ class Engine:
         self.store_breaker = Breaker()
         self._timer = timer
         schema = intake.catalogue.schema
+        self._primary = schema.primary
         self._accepts = replace(
             schema,
             lateness_ms=schema.lateness_ms if limits.lateness_ms is None else limits.lateness_ms,
@@ -106,7 +107,7 @@ class Engine:
         self._unfinished: list[tuple[str, bytes, bytes]] = []
         self._posted: list[tuple[str, bytes, bytes]] = []
         # Decided without a claim: what follows them finds them here until the query store has them.
-        self._unclaimed: dict[str, dict[str, Any]] = {}
+        self._unclaimed: dict[str, Mapping[str, Any]] = {}
         self._inherited: dict[str, Found] = {}
 
     def inherit(self, recorded: Mapping[str, Found]) -> None:
@@ -370,9 +371,8 @@ class Engine:
         for (index, read), one in zip(made.reads, made.judged, strict=True):
             answers[index] = failure or _recorded(read.work, one.record, replay=False)
         if failure is None and made.written is not None:
-            records = [one.record for one in made.judged]
-            self._remember_unclaimed(reads, records)
-            self._answer_claims(reads, records, made.written.location, now_ms)
+            self._remember_unclaimed(reads)
+            self._answer_claims(reads, made.judged, made.written.location, now_ms)
         return [answer if answer is not None else Unavailable("time") for answer in answers]
 
     def _arrive(self, works: Sequence[Work], now_ms: int) -> list[Observed | None]:
@@ -442,14 +442,15 @@ class Engine:
         if "event" in facts:
             facts["kind"] = facts.pop("event")
         record = {**record, **facts, "order": read.order(generation), "claim": read.claim}
-        return Judged(record, encode_json(record))
+        return Judged(_KINDS[read.work.kind], record, *compose(record))
 
     def _write(self, made: Verdicts, started: int) -> None:
         """Hand the records to the journal."""
         if not made.judged:
             return
         bodies = [
-            pack(_KINDS[record["type"]], self._topic_key(record), payload) for record, payload in made.judged
+            pack(one.kind, self._topic_key(read.work), one.payload)
+            for (_, read), one in zip(made.reads, made.judged, strict=True)
         ]
         if (self._timer() - started) // 1_000_000 > self.limits.record_within_ms:
             made.failure = Unavailable("time")
@@ -459,9 +460,9 @@ class Engine:
         except JournalUnavailable:
             made.failure = Unavailable("journal")
 
-    def _topic_key(self, record: Mapping[str, Any]) -> str:
-        primary = record["entities"].get(self.intake.catalogue.schema.primary)
-        return str(primary or record.get("transaction_id") or record["id"])
+    def _topic_key(self, work: Work) -> str:
+        primary = work.identity.entities.get(self._primary)
+        return str(primary or work.facts.get("transaction_id") or work.id)
 
     def _answer_inherited(self, now_ms: int) -> None:
         if not self._inherited or not self.store_breaker.allows(now_ms):
@@ -479,20 +480,21 @@ class Engine:
         ]
         self._inherited = {}
 
-    def _remember_unclaimed(self, reads: Sequence[Read], records: Sequence[dict[str, Any]]) -> None:
-        for read, record in zip(reads, records, strict=True):
+    def _remember_unclaimed(self, reads: Sequence[Read]) -> None:
+        for read in reads:
             if read.seen is None and read.work.kind == "transaction":
-                self._unclaimed[read.work.key] = record
+                self._unclaimed[read.work.key] = read.work.facts
         while len(self._unclaimed) > UNCLAIMED_MAX:
             del self._unclaimed[next(iter(self._unclaimed))]
 
     def _answer_claims(
-        self, reads: Sequence[Read], records: Sequence[dict[str, Any]], location: Location, now_ms: int
+        self, reads: Sequence[Read], judged: Sequence[Judged], location: Location, now_ms: int
     ) -> None:
+        place = encode_json(location)
         # Unclaimed ones too: the store may have taken the claim and lost only the reply.
         self._unfinished += [
-            (read.work.key, read.work.arrival.owner, receipt(record, location))
-            for read, record in zip(reads, records, strict=True)
+            (read.work.key, read.work.arrival.owner, shortened(one.payload, one.kept, place))
+            for read, one in zip(reads, judged, strict=True)
         ]
         self._post(now_ms)
 
@@ -525,12 +527,7 @@ class Engine:
         self.gauge.forget()
 
 
-_KINDS: Final = {
-    "decision": Kind.DECISION,
-    "abandoned": Kind.ABANDONED,
-    "label": Kind.LABEL,
-    "event": Kind.EVENT,
-}
+_KINDS: Final = {"label": Kind.LABEL, "event": Kind.EVENT}
 
 
 def _recorded(work: Work, record: Mapping[str, Any], *, replay: bool) -> Answer:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
-from msgspec import Raw
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from api.brakes.brake import Brake
@@ -16,7 +16,7 @@ from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
-from api.record import DECISION_VERSION, encode_json
+from api.record import DECISION_VERSION, Kind, members
 from api.rules.feed import Update
 from api.rules.rule import Circumstances, RuleSet, Vector, unit_of
 from api.rules.told import Telling, told
@@ -33,7 +33,7 @@ REASONS_MAX: Final = 4
 _NONE: Final[frozenset[tuple[str, str]]] = frozenset()
 
 
-class Read(NamedTuple):
+class Read(Struct, frozen=True, gc=False):
     """A work with what the store said of it; `None`: the store said nothing."""
 
     work: Work
@@ -64,11 +64,14 @@ class Read(NamedTuple):
         return Row(work.time_ms, work.values, work.identity, states, repeated)
 
 
-class Judged(NamedTuple):
-    """A decision's record and its JSON, one line."""
+class Judged(Struct, frozen=True, gc=False):
+    """A record: its kind, what an answer takes of it, its JSON in one line, and how many bytes of that a
+    receipt keeps."""
 
+    kind: Kind
     record: dict[str, Any]
     payload: bytes
+    kept: int
 
 
 class Judge:
@@ -165,24 +168,26 @@ class Judge:
         taken = dict(stages)
         for place, stage in enumerate(("features", "score", "rules", "explain")):
             taken[stage] = (clock[place + 1] - clock[place]) // 1_000
-        taken_raw = Raw(encode_json(taken))
-        kind, telling = "abandoned" if abandoned else "decision", self._telling.of
+        kind, generation = Kind.ABANDONED if abandoned else Kind.DECISION, freshness.generation
+        opened = members({"type": kind.name.lower(), "v": DECISION_VERSION, "tenant": self.tenant})
+        dated = members(
+            {"decided_ms": now_ms, "versions": shared.versions_raw, "freshness": shared.freshness_raw}
+        )
+        timed = members({"stages_us": taken})
         made = []
         for i, read in enumerate(reads):
-            decision = decisions[i]
-            record = self._record(kind, read, decision, vectors[i], reasons[i], freshness.generation, now_ms)
-            said = telling(decision.rules)
-            # What is the same in many records is encoded once; who reads the record here gets the values.
-            record |= said.raw
-            record["versions"] = shared.versions_raw
-            record["freshness"] = shared.freshness_raw
-            record["stages_us"] = taken_raw
-            payload = encode_json(record)
-            record |= said.parts
-            record["versions"] = shared.versions
-            record["freshness"] = shared.freshness
-            record["stages_us"] = taken
-            made.append(Judged(record, payload))
+            decision, work = decisions[i], read.work
+            brief, said = _brief(decision, reasons[i]), self._telling.of(decision.rules)
+            rest = _rest(decision)
+            rest["order"], rest["features"], rest["claim"] = read.order(generation), vectors[i], read.claim
+            # What its receipt keeps comes first; what many records share was encoded once.
+            head = b"{%b,%b,%b,%b" % (opened, work.core, dated, members(brief))
+            payload = b"%b,%b,%b,%b,%b}" % (head, work.own, members(rest), said.members, timed)
+            brief |= {
+                "id": work.id, "decided_ms": now_ms, "versions": shared.versions,
+                "freshness": shared.freshness, "rules": said.hits,
+            }  # fmt: skip
+            made.append(Judged(kind, brief, payload, len(head)))
         return made
 
     def again(
@@ -216,7 +221,7 @@ class Judge:
         rows = [[None if v != v else v for v in row] for row in matrix.tolist()]
         return [
             decide(
-                case._replace(features=dict(zip(names, row, strict=True))),
+                structs.replace(case, features=dict(zip(names, row, strict=True))),
                 verdict,
                 self.rules,
                 self.policy,
@@ -340,68 +345,40 @@ class Judge:
         found = model.explainer.top(contributions, count=REASONS_MAX, audience="analyst")
         return [[_reason(reason) for reason in reasons] for reasons in found]
 
-    def _record(
-        self,
-        kind: str,
-        read: Read,
-        decision: Decision,
-        vector: list[float | None],
-        reasons: list[dict[str, Any]],
-        generation: str,
-        now_ms: int,
-    ) -> dict[str, Any]:
-        """The record, without what its batch shares: the places of that are empty."""
-        facts = read.work.facts
-        sealed = {"sealed": facts["sealed"]} if "sealed" in facts else {}
-        return {
-            "type": kind,
-            "v": DECISION_VERSION,
-            "tenant": self.tenant,
-            "id": facts["id"],
-            "decided_ms": now_ms,
-            "time_ms": facts["time_ms"],
-            "door": facts["door"],
-            "transaction": facts["transaction"],
-            "entities": facts["entities"],
-            "marks": facts["marks"],
-            **sealed,
-            "order": read.order(generation),
-            **_said(decision),
-            "reasons": reasons,
-            "features": vector,
-            "versions": None,
-            "freshness": None,
-            "claim": read.claim,
-            "stages_us": None,
-        }
-
 
 _POLICY_TEXTS: Final = load_reasons().policies
 
 
 def shown(decision: Decision) -> dict[str, Any]:
-    """The decision's own part of a record."""
-    return {**_said(decision), **told(decision.rules)}
+    """The decision's own part of a record, without its reasons."""
+    brief = _brief(decision, [])
+    del brief["reasons"]
+    return {**brief, **_rest(decision), **told(decision.rules)}
 
 
-def _said(decision: Decision) -> dict[str, Any]:
-    """`shown` with empty places for the rules."""
+def _brief(decision: Decision, reasons: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a receipt keeps of a decision."""
     verdict = decision.verdict
     guard = {} if decision.guard is None else {"guard": decision.guard}
     return {
         "outcome": decision.outcome.word,
         "score": None if verdict is None else verdict.score,
+        "reasons": reasons,
+        "degraded": list(decision.degraded),
+        **guard,
+    }
+
+
+def _rest(decision: Decision) -> dict[str, Any]:
+    """What only the record has, its rules' results apart."""
+    verdict = decision.verdict
+    return {
         "probability": None if verdict is None else verdict.probability,
         "margin": None if verdict is None else verdict.margin,
         "expected_loss": None if verdict is None else verdict.expected_loss,
         "scored_by": None if verdict is None else verdict.source,
         "winner": _voice(decision.winner),
         "others": [_voice(voice) for voice in decision.others],
-        "rules": None,
-        "no_hit": None,
-        "not_evaluated": None,
-        "degraded": list(decision.degraded),
-        **guard,
     }
 
 

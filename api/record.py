@@ -1,7 +1,8 @@
 """Audit records: the journal's body, the topics' messages, the claims' answers.
 
 A body is `u8 kind | u8 key length | key | JSON`; the publisher routes it by kind and key without reading the
-JSON. A receipt is what a claim keeps of a record, and where in the journals the whole record lies.
+JSON. A receipt is what a claim keeps of a record, and where in the journals the whole record lies. A record's
+JSON begins with what its receipt keeps, so that nothing is encoded twice.
 """
 
 from collections.abc import Mapping
@@ -75,10 +76,26 @@ def unpack(body: bytes) -> Envelope:
     return Envelope(kind, body[2 : 2 + length], body[2 + length :])
 
 
+def members(values: Mapping[str, Any]) -> bytes:
+    """As JSON, without the braces."""
+    return encode_json(values)[1:-1]
+
+
+def compose(record: Mapping[str, Any]) -> tuple[bytes, int]:
+    """A record's JSON, and how many bytes of it a receipt keeps."""
+    head = encode_json({key: record[key] for key in _RECEIPT_KEYS if key in record})[:-1]
+    rest = encode_json({key: value for key, value in record.items() if key not in _RECEIPT_KEYS})
+    return b"%b,%b" % (head, rest[1:]), len(head)
+
+
+def shortened(payload: bytes, kept: int, location: bytes) -> bytes:
+    """The receipt of a record whose first `kept` bytes are what it keeps. `location`: as JSON."""
+    return b'%b,"receipt":%b}' % (payload[:kept], location)
+
+
 def receipt(record: Mapping[str, Any], location: Location) -> bytes:
     """What a claim keeps of a record for later replays, labels, lifecycle events and look-ups; JSON."""
-    kept = {key: record[key] for key in _RECEIPT_KEYS if key in record}
-    return encode_json({**kept, "receipt": location})
+    return shortened(*compose(record), encode_json(location))
 
 
 def answer_of(record: Mapping[str, Any], *, replay: bool) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """From an inbound event to what is asked of the store: validation, pseudonyms, observations."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, Protocol
+
+from msgspec import Struct
 
 from api.intake.stages import Reference, Stages
-from api.record import encode_json
+from api.record import encode_json, members
 from api.vault.seal import of_subject, of_transaction
 from features.catalogue import Catalogue
 from features.event import (
@@ -21,11 +23,14 @@ from features.rates import Rates
 from features.store import Arrival
 
 OWNER_BYTES: Final = 16
+CORE: Final = ("id", "time_ms", "transaction", "entities", "marks")
+OWN: Final = ("door", "sealed")
+"""Facts of a transaction: those that its receipt keeps, and the others, as far as there are any."""
 Door = Literal["http", "kafka"]
 EventKind = Literal["transaction", "label", "event"]
 
 
-class Inbound(NamedTuple):
+class Inbound(Struct, frozen=True, gc=False):
     """One event at a door: its kind and the decoded JSON, not yet validated.
 
     `waited`: it was in time when it first came and had to wait for a part that was down since.
@@ -37,29 +42,24 @@ class Inbound(NamedTuple):
     waited: bool = False
 
 
-class Work(NamedTuple):
+class Work(Struct, frozen=True, gc=False):
     """One valid event, ready to be claimed and observed.
 
     `facts`: what goes into the record and, meanwhile, into the open claim. `values`: the transaction's
-    fields with ids as pseudonyms.
+    fields with ids as pseudonyms. `core`, `own`: of a transaction, its facts as members of a JSON object,
+    those that its receipt keeps and the others.
     """
 
     key: str
     kind: EventKind
+    id: str
+    time_ms: int
     facts: Mapping[str, Any]
     values: Mapping[str, Scalar]
     identity: Identity
     arrival: Arrival
-
-    @property
-    def id(self) -> str:
-        """Id of the event."""
-        return str(self.facts["id"])
-
-    @property
-    def time_ms(self) -> int:
-        """Event time."""
-        return int(self.facts["time_ms"])
+    core: bytes = b""
+    own: bytes = b""
 
 
 class Sealing(Protocol):
@@ -110,26 +110,29 @@ class Intake:
         values.pop("original_amount", None)
         if event.original_amount is not None:
             shown["original_amount"] = event.original_amount
-        facts = {
-            "kind": "transaction",
+        core = {
             "id": event.id,
             "time_ms": event.time_ms,
-            "door": door,
             "transaction": shown,
             "entities": identity.entities,
             "marks": identity.marks,
         }
+        own: dict[str, str] = {"door": door}
         if self._sealing is not None:
             # The fields that travel as pseudonyms, readable with the subject's key only.
             subject = identity.entities.get(self._subject)
             holder = of_transaction(event.id) if subject is None else of_subject(subject)
-            facts["sealed"] = self._sealing.seal(holder, event.id, plain)
-        return self._work(f"tx:{event.id}", "transaction", TRANSACTION, facts, values, identity, content)
+            own["sealed"] = self._sealing.seal(holder, event.id, plain)
+        return self._transaction(core, own, values, identity, content)
 
     def resume(self, facts: Mapping[str, Any], content: bytes) -> Work:
         """Work from the payload of an open claim that nobody finished."""
         if facts["kind"] == "transaction":
-            return self._transaction(facts, content)
+            values = {k: v for k, v in facts["transaction"].items() if k != "original_amount"}
+            identity = Identity(facts["entities"], facts["marks"])
+            core = {key: facts[key] for key in CORE}
+            own = {key: facts[key] for key in OWN if key in facts}
+            return self._transaction(core, own, values, identity, content)
         return self._follow(facts, content)
 
     def label(self, event: LabelEvent, original: Mapping[str, Any]) -> Work:
@@ -166,32 +169,32 @@ class Intake:
         content = encode_json([event.transaction_id, event.time_ms, event.kind, event.amount])
         return self._follow(facts, self.pseudonyms.content(content))
 
-    def _transaction(self, facts: Mapping[str, Any], content: bytes) -> Work:
-        values = {k: v for k, v in facts["transaction"].items() if k != "original_amount"}
-        identity = Identity(facts["entities"], facts["marks"])
-        return self._work(f"tx:{facts['id']}", "transaction", TRANSACTION, facts, values, identity, content)
-
-    def _follow(self, facts: Mapping[str, Any], content: bytes) -> Work:
-        kind: EventKind = "label" if facts["kind"] == "label" else "event"
-        source = (FRAUD if facts["fraud"] else WITHDRAWN) if kind == "label" else str(facts["event"])
-        identity = Identity(facts["entities"], facts["marks"])
-        return self._work(
-            f"{kind}:{facts['id']}", kind, source, facts, facts["transaction"], identity, content
-        )
-
-    def _work(
+    def _transaction(
         self,
-        key: str,
-        kind: EventKind,
-        source: str,
-        facts: Mapping[str, Any],
+        core: Mapping[str, Any],
+        own: Mapping[str, str],
         values: Mapping[str, Scalar],
         identity: Identity,
         content: bytes,
     ) -> Work:
-        targets = self._stages.targets(key, source, int(facts["time_ms"]), values, identity)
+        id_, time_ms = core["id"], core["time_ms"]
+        key = f"tx:{id_}"
+        targets = self._stages.targets(key, TRANSACTION, time_ms, values, identity)
+        kept, more = members(core), members(own)
+        payload = b'{"kind":"transaction",%b,%b}' % (kept, more)
+        arrival = Arrival(key, content, self._token(), payload, targets, self._observe)
+        facts = {**core, **own}
+        return Work(key, "transaction", id_, time_ms, facts, values, identity, arrival, kept, more)
+
+    def _follow(self, facts: Mapping[str, Any], content: bytes) -> Work:
+        kind: EventKind = "label" if facts["kind"] == "label" else "event"
+        source = (FRAUD if facts["fraud"] else WITHDRAWN) if kind == "label" else str(facts["event"])
+        id_, time_ms, values = facts["id"], facts["time_ms"], facts["transaction"]
+        identity = Identity(facts["entities"], facts["marks"])
+        key = f"{kind}:{id_}"
+        targets = self._stages.targets(key, source, time_ms, values, identity)
         arrival = Arrival(key, content, self._token(), encode_json(facts), targets, self._observe)
-        return Work(key, kind, facts, values, identity, arrival)
+        return Work(key, kind, id_, time_ms, facts, values, identity, arrival)
 
 
 def _of_original(original: Mapping[str, Any]) -> dict[str, Any]:

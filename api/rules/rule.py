@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
+
+from msgspec import Struct
 
 from api.outcome import Outcome
 from api.rules.check import Checked
@@ -123,7 +125,7 @@ class Vector(Mapping[str, float | None]):
         return self._values if self._places is places else None
 
 
-class Facts(NamedTuple):
+class Facts(Struct, frozen=True, gc=False):
     """What rules look at. `features`: by name, absent ones `None`; money in minor units.
 
     `unit`: the id (pseudonym) whose stable hash decides a rollout.

@@ -8,20 +8,18 @@ values that a set made ahead, and few of their combinations occur: values and JS
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
+from api.record import members
 from api.rules.rule import RuleResult
 
 TOLD_MAX: Final = 2_048
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class Told(NamedTuple):
-    """The parts, encoded and as values for who reads the record in this process; nobody changes them."""
+    """The parts as JSON without the braces, and what hit as values, which nobody changes."""
 
     results: tuple[RuleResult, ...]
-    parts: Mapping[str, Any]
-    raw: Mapping[str, msgspec.Raw]
+    hits: Sequence[Mapping[str, Any]]
+    members: bytes
 
 
 class Telling:
@@ -40,8 +38,7 @@ class Telling:
             if len(self._kept) >= self._limit:
                 self._kept.clear()
             parts = told(results)
-            raw = {name: msgspec.Raw(_encode(part)) for name, part in parts.items()}
-            found = self._kept[key] = Told(results, parts, raw)
+            found = self._kept[key] = Told(results, parts["rules"], members(parts))
         return found
 
 

@@ -13,14 +13,16 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, Self
 
+from msgspec.structs import replace
+
 from api.compose import code_version
 from api.decide import Freshness, Policy
 from api.judge import Judge, Read
-from api.record import Kind, decode_json, pack
+from api.record import decode_json, members, pack
 from api.rules.load import load as load_rules
 from api.rules.vocabulary import vocabulary_of
 from api.serving import open_model
-from api.work import Inbound, Intake, Work
+from api.work import CORE, Inbound, Intake, Work
 from cordon.evidence import ROOT
 from features import Catalogue, load
 from features.event import Transaction
@@ -86,20 +88,24 @@ class Decider:
             made = self.judge.records(
                 reads, freshness, self.now_ms + first, {"batch": len(reads), "observe": 0}
             )
-            yield [pack(Kind.DECISION, one.record["entities"]["merchant"], one.payload) for one in made]
+            yield [
+                pack(one.kind, read.work.identity.entities["merchant"], one.payload)
+                for read, one in zip(reads, made, strict=True)
+            ]
 
     def _again(self, number: int, prefix: str) -> Read:
         """A transaction under another id, with an amount up to a quarter larger or smaller."""
         read = self.reads[number % len(self.reads)]
         percent = 75 + number * 7_919 % 51
-        return read._replace(work=_varied(read.work, f"{prefix}{number}", percent))
+        return replace(read, work=_varied(read.work, f"{prefix}{number}", percent))
 
 
 def _varied(work: Work, id: str, percent: int) -> Work:
     amount = max(1, int(str(work.values["amount"])) * percent // 100)
     shown: dict[str, Any] = {**work.facts["transaction"], "amount": amount}
     facts = {**work.facts, "id": id, "transaction": shown}
-    return work._replace(facts=facts, values={**work.values, "amount": amount})
+    core = members({key: facts[key] for key in CORE})
+    return replace(work, id=id, facts=facts, core=core, values={**work.values, "amount": amount})
 
 
 def _reads(catalogue: Catalogue, pseudonyms: Pseudonyms, path: Path) -> Iterator[Read]:

@@ -91,7 +91,7 @@ def test_a_batch_may_begin_while_the_one_before_is_at_the_store(bench):
     inbound = [Inbound("transaction", transaction(id), "http") for id in ("a", "b", "a")]
     first = engine.begin(inbound[:2], now_ms=bench.now_ms)
     second = engine.begin([inbound[2], Inbound("label", label("l", "a"), "http")], now_ms=bench.now_ms)
-    decided = engine.finish(first)
+    decided = bench.whole(engine.finish(first))
     assert [feature(a.record, "card_count_1h") for a in decided] == [1, 2]
     again, labelled = engine.finish(second)
     assert isinstance(again, Pending)
@@ -109,9 +109,9 @@ def test_a_batch_is_judged_while_the_disk_is_at_the_one_before(bench):
     engine.record(first)
     engine.record(second)
     assert (engine.is_durable(first), [r["id"] for r in bench.journalled()]) == (True, ["a"])
-    (one,) = engine.answer(first)
+    (one,) = bench.whole(engine.answer(first))
     engine.record(third)
-    (two,), (three,) = engine.answer(second), engine.answer(third)
+    two, three = bench.whole([*engine.answer(second), *engine.answer(third)])
     assert [a.record["id"] for a in (one, two, three)] == ["a", "b", "c"]
     assert [feature(a.record, "card_count_1h") for a in (one, two, three)] == [1, 2, 3]
     assert [r["id"] for r in bench.journalled()] == ["a", "b", "c"]
@@ -142,7 +142,7 @@ def test_a_store_that_is_lost_while_a_batch_is_under_way_costs_it_the_history(tm
     bench = flaky(tmp_path)
     flight = bench.engine.begin([Inbound("transaction", transaction("a"), "http")], now_ms=bench.now_ms)
     bench.store.down = True
-    (answer,) = bench.engine.finish(flight)
+    (answer,) = bench.whole(bench.engine.finish(flight))
     assert (answer.record["claim"], answer.record["degraded"]) == ("unclaimed", ["features"])
     bench.store.down = False
     bench.store.inner.land()

@@ -9,7 +9,7 @@ from api.attempts import Attempts
 from api.lookup import LookupUnavailable, find_decision
 from api.query_store import open_store
 from api.record import Location, decode_json, encode_json, receipt
-from tests.api.world import Bench, transaction
+from tests.api.world import NOW_MS, Bench, model, shipped_rules, transaction
 
 KEPT = {
     "type", "v", "tenant", "id", "transaction_id", "decided_ms", "time_ms", "transaction", "entities",
@@ -25,6 +25,21 @@ def test_a_receipt_is_the_record_without_what_nobody_asks_a_claim_for(tmp_path, 
     expected = {key: value for key, value in json.loads(encode_json(record)).items() if key in KEPT}
     assert kept == {**expected, "receipt": ["service-0", 3, 68]}
     assert "features" not in kept
+
+
+@pytest.mark.parametrize("guard", [None, "review"])
+def test_a_claim_keeps_the_receipt_of_what_was_written(tmp_path, monkeypatch, guard):
+    bench = Bench(tmp_path, serving=model(), rules=shipped_rules())
+    monkeypatch.setattr(bench.judge.brake, "begin", lambda decisions, now_ms: guard)
+    bench.decide(transaction("a"), transaction("b", amount=99_000), transaction('c"', currency="USD"))
+    bench.decide({"label_id": "l", "transaction_id": "a", "time": NOW_MS, "fraud": True}, kind="label")
+    for key in ("tx:a", "tx:b", 'tx:c"', "label:l"):
+        (recorded,) = bench.engine.attempts.find([key]).values()
+        claim = bench.store.claim(key)
+        assert claim is not None
+        assert claim.answer is not None
+        assert decode_json(claim.answer) == decode_json(recorded.receipt)
+        assert ("guard" in recorded.record) == (guard is not None and key.startswith("tx"))
 
 
 def found(bench, id, *, past, journals=None):

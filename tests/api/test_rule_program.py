@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from api.rules.check import check
 from api.rules.compile import compile_rule
@@ -90,7 +91,7 @@ def test_a_vector_in_another_order_is_looked_up_by_name():
     facts = facts_of(row, ordered=False)
     values: list[float | None] = [None] * len(NAMES)
     values[turned["hour"]] = 3.0
-    (result,), _ = rules.assess(facts._replace(features=Vector(turned, values)), Circumstances(1))
+    (result,), _ = rules.assess(structs.replace(facts, features=Vector(turned, values)), Circumstances(1))
     assert result.counts
 
 

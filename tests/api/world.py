@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from api.answer import Decided
 from api.attempts import Attempts
 from api.decide import Policy
 from api.engine import Engine, Limits, QueryStoreUnavailable
@@ -137,11 +138,20 @@ class Bench:
 
     def decide(self, *payloads: object, kind: str = "transaction") -> list[Any]:
         inbound = [Inbound(kind, p, "http") for p in payloads]  # type: ignore[arg-type]
-        return self.engine.decide_batch(inbound, now_ms=self.now_ms)
+        return self.whole(self.engine.decide_batch(inbound, now_ms=self.now_ms))
 
     def batch(self, *items: tuple[str, object]) -> list[Any]:
         inbound = [Inbound(kind, p, "kafka") for kind, p in items]  # type: ignore[arg-type]
-        return self.engine.decide_batch(inbound, now_ms=self.now_ms)
+        return self.whole(self.engine.decide_batch(inbound, now_ms=self.now_ms))
+
+    def whole(self, answers: list[Any]) -> list[Any]:
+        """Decisions with their records as they were written, instead of what answers take of them."""
+        keys = [f"tx:{a.record['id']}" if isinstance(a, Decided) and not a.replay else None for a in answers]
+        found = self.engine.attempts.find(key for key in keys if key is not None)
+        return [
+            a if key is None else a._replace(record=found[key].record)
+            for a, key in zip(answers, keys, strict=True)
+        ]
 
     def journalled(self) -> list[dict[str, Any]]:
         return list(contents(self.journal.directory))
