@@ -44,12 +44,12 @@ class Read(Struct, frozen=True, gc=False):
         """new, recovered, or unclaimed."""
         return "unclaimed" if self.seen is None else self.seen.status.value
 
-    def order(self, generation: str) -> dict[str, list[Any]]:
+    def order(self, generation: str) -> dict[str, tuple[str, int]]:
         """Running number of each entity that was observed."""
         if self.seen is None:
             return {}
         targets = zip(self.work.arrival.targets, self.seen.numbers, strict=True)
-        return {target.entity: [generation, n] for target, n in targets if n}
+        return {target.entity: (generation, n) for target, n in targets if n}
 
     def row(self, *, history: bool = True) -> Row:
         """What the evaluator needs."""
@@ -152,14 +152,16 @@ class Judge:
         clock.append(timer())
         guard = self.brake.begin(len(reads), now_ms)
         context = Circumstances(now_ms, self.brake.tripped(now_ms), self._snoozed(now_ms))
+        whole = Context(context, freshness, (), guard)
         decisions = []
         for i, read in enumerate(reads):
             case = self._case(read.work, amounts[i], vectors[i])
-            about = Context(context, freshness, tuple(degraded[i]), guard)
+            about = whole._replace(degraded=tuple(degraded[i])) if degraded[i] else whole
             decision = decide(case, verdicts[i], self.rules, self.policy, about)
             decisions.append(decision)
             if decision.winner.outcome is Outcome.DECLINE and self.brake.note(decision, self.rules, now_ms):
                 context = replace(context, tripped=self.brake.tripped(now_ms))
+                whole = whole._replace(circumstances=context)
         clock.append(timer())
         reasons = self._reasons(matrix, decisions)
         clock.append(timer())

@@ -170,7 +170,8 @@ class Connection:
         `later`: they go with whatever is sent next, or by `flush`, or when their replies are asked for, so
         that they cost neither side a message of their own.
         """
-        sock = self._ready()
+        # Whether the server is still there is asked when something is sent.
+        sock = self._socket if later and self._socket is not None else self._ready()
         self._held += map(_pack, commands)
         owed = Owed(len(commands))
         if commands:
@@ -233,13 +234,12 @@ class Connection:
                 while count == READ_BYTES:
                     count = sock.recv_into(self._bytes)
                     self._feed(count)
-            while self._owed and self._take():
-                pass
+            self._take()
         except (OSError, hiredis.ProtocolError):
             self.close()
 
     def _read(self, until_s: float) -> None:
-        """One more reply for whoever waits longest, or more bytes. Raises `OSError`."""
+        """All replies that are here, or more bytes. Raises `OSError`."""
         if self._take():
             return
         sock = self._socket
@@ -253,15 +253,18 @@ class Connection:
         self._feed(count)
 
     def _take(self) -> bool:
-        """One more reply for whoever waits longest, if it is here as a whole."""
-        answer = self._reader.gets()
-        if answer is _NOTHING:
-            return False
-        first = self._owed[0]
-        first.answers.append(answer)
-        if len(first.answers) == first.count:
-            self._owed.popleft()
-        return True
+        """The replies that are here as a whole, for whoever waits longest; whether there were any."""
+        next_reply, owed, taken = self._reader.gets, self._owed, False
+        while owed:
+            answers, count = owed[0].answers, owed[0].count
+            while len(answers) < count:
+                answer = next_reply()
+                if answer is _NOTHING:
+                    return taken
+                answers.append(answer)
+                taken = True
+            owed.popleft()
+        return taken
 
     def _feed(self, count: int) -> None:
         if not count:
