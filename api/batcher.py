@@ -25,6 +25,9 @@ AHEAD_MIN = 4
 # A batch departs no sooner after the one before, unless so many wait.
 GATHER_S = 0.001
 GATHER_MAX = 16
+# Claims learn of their answers with the next batch, or so long after their own: a message of their own costs
+# both sides more than what it says.
+FLUSH_S = 0.005
 # Events of the spare lane in one batch: while others ask, and after they have not asked for so long.
 SPARE_BUSY = 4
 SPARE_IDLE = 16
@@ -89,6 +92,7 @@ class Batcher:
         self._recorded: deque[_Batch] = deque()
         self._next_s = -math.inf
         self._gathering: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._scheduled = False
@@ -151,7 +155,7 @@ class Batcher:
         finally:
             for descriptor in descriptors:
                 loop.remove_reader(descriptor)
-            for timer in (self._gathering, self._look, self._rest):
+            for timer in (self._gathering, self._flushing, self._look, self._rest):
                 if timer is not None:
                     timer.cancel()
             for batch in (*self._departed, *self._recorded):
@@ -171,11 +175,17 @@ class Batcher:
         try:
             if self._turn():
                 self._schedule()
-            else:
-                # Nothing follows at once that would take the last answers to their claims.
-                self._engine.flush(now_ms=self._clock())
         except Exception as error:  # noqa: BLE001 -- whatever it is, it stops the process
             self._broken.set_exception(error)
+
+    def _flush(self) -> None:
+        """Nothing followed that would have taken the last answers to their claims."""
+        self._flushing = None
+        try:
+            self._engine.flush(now_ms=self._clock())
+        except Exception as error:  # noqa: BLE001 -- as in a step
+            if self._broken is not None and not self._broken.done():
+                self._broken.set_exception(error)
 
     def _heard(self) -> None:
         """From the store or the disk."""
@@ -221,6 +231,9 @@ class Batcher:
             _cancel(waiters)
             raise
         self._departed.append(_Batch(waiters, now_s, flight))
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 
@@ -241,6 +254,8 @@ class Batcher:
             took_s = now_s - max(batch.began_s, self._answered_s)
             self._pace_s += PACE_WEIGHT * (took_s / len(answers) - self._pace_s)
         self._answered_s = now_s
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
         self.on_batch(len(answers))
         if self._spare:
             # Whichever lane this was: the one that has time comes after twice of what was just taken.

@@ -23,14 +23,15 @@ def find_decision(
     """A decision's record: from the query store, else from the journals, where its claim says or among the
     newest batches.
 
-    `None` if it was never decided. Raises `LookupUnavailable` where that cannot be known, and where another
-    host decided and the query store does not have it yet.
+    `None` if it was never decided. Raises `LookupUnavailable` where that cannot be known, while it is being
+    decided, and where another host decided and the query store does not have it yet.
     """
     key = f"tx:{transaction_id}"
     held: Mapping[str, Any] | None = None
-    unknown = False
+    unknown = is_open = False
     try:
         claim = store.claim(key)
+        is_open = claim is not None and claim.answer is None
         if claim is not None and claim.answer is not None:
             held = decode_json(claim.answer)
             if "receipt" not in held:
@@ -50,6 +51,8 @@ def find_decision(
         found = None if newest is None else newest.record
     if found is None and unknown:
         raise LookupUnavailable("no store answers")
+    if found is None and is_open:
+        raise LookupUnavailable("it is being decided")
     if found is None and held is not None:
         raise LookupUnavailable("it was decided on another host; the query store does not have it yet")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.answer import Pending, Unknown
-from api.batcher import AHEAD_MIN, LOOK_S, Batcher, QueueFull
+from api.batcher import AHEAD_MIN, FLUSH_S, LOOK_S, Batcher, QueueFull
 from api.work import Inbound
 
 
@@ -202,12 +202,14 @@ def test_answers_reach_their_claims_also_where_nothing_follows():
         engine: Any = Flushed()
         queue = Batcher(engine, lambda: 1, size_max=64, queue_max=1000)
         task = asyncio.create_task(queue.run())
-        await queue.decide(event(0))
-        await asyncio.sleep(0.01)
+        for number in range(3):
+            await queue.decide(event(number))
+        soon = engine.flushed
+        await asyncio.sleep(20 * FLUSH_S)
         task.cancel()
-        return engine.flushed
+        return soon, engine.flushed
 
-    assert asyncio.run(asked())
+    assert asyncio.run(asked()) == (0, 1)
 
 
 def test_a_full_queue_turns_away_at_once():

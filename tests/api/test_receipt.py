@@ -9,6 +9,7 @@ from api.attempts import Attempts
 from api.lookup import LookupUnavailable, find_decision
 from api.query_store import open_store
 from api.record import Location, decode_json, encode_json, receipt
+from api.work import Inbound
 from tests.api.world import NOW_MS, Bench, model, shipped_rules, transaction
 
 KEPT = {
@@ -82,6 +83,18 @@ def test_a_decision_of_another_host_is_declared_to_be_out_of_reach(tmp_path):
     other.decide(transaction("t1"))
     with pytest.raises(LookupUnavailable, match="another host"):
         found(bench, "t0", past=lambda: query, journals=tmp_path / "others")
+
+
+def test_a_decision_that_is_being_made_is_not_said_to_be_unknown(tmp_path):
+    bench = Bench(tmp_path / "journals")
+    query = open_store(f"sqlite:///{tmp_path / 'query.sqlite'}")
+    flight = bench.engine.begin([Inbound("transaction", transaction("t0"), "http")], now_ms=bench.now_ms)
+    bench.engine.record(flight)
+    lost = tmp_path / "elsewhere"
+    with pytest.raises(LookupUnavailable, match="being decided"):
+        found(bench, "t0", past=lambda: query, journals=lost)
+    bench.engine.answer(flight)
+    assert found(bench, "t0", past=lambda: query)["id"] == "t0"
 
 
 def test_claims_of_versions_that_kept_the_whole_are_understood(tmp_path):
