@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
 
 from api.brakes.brake import Brake
 from api.brakes.cap import UNLIMITED
@@ -26,7 +25,7 @@ from features.catalogue import Catalogue
 from features.evaluate import Row
 from features.state import DamagedState
 from features.store import Observed
-from models.kernel.vectors import Lists, Vectors
+from models.kernel.vectors import Lists, Matrix, Texts, Vectors
 from models.reasons import Reason, load_reasons
 
 REASONS_MAX: Final = 4
@@ -96,13 +95,11 @@ class Judge:
         self.catalogue = catalogue
         self.tenant = tenant
         self.model = model
-        self.rules = rules
         self.policy = policy
         self.snoozes: Mapping[tuple[str, str], int] = {}
         self.model_breaker = Breaker(rest_ms=1_000, rest_ms_max=30_000)
         self._names = catalogue.names
-        self._places = {name: place for place, name in enumerate(self._names)}
-        rules.order_by(self._places)
+        self._follow(rules)
         self._telling = Telling()
         self.code = code
         self._shared = Shared(
@@ -113,15 +110,26 @@ class Judge:
 
     @cached_property
     def _evaluator(self) -> Vectors:
-        return Vectors(self.catalogue)
+        found = Vectors(self.catalogue)
+        found.want(self._wanted)
+        return found
 
     def adopt(self, update: Update) -> None:
         """From the next batch on: what is live now."""
         self.snoozes = update.snoozes
         self.brake.adopt(update.trips)
         if update.rules is not None:
-            update.rules.order_by(self._places)
-            self.rules = update.rules
+            self._follow(update.rules)
+
+    def _follow(self, rules: RuleSet) -> None:
+        """Decide by these rules; of a vector they are given what they use."""
+        used = [name for name in self._names if name in rules.words]
+        self.rules = rules
+        self._places = {name: place for place, name in enumerate(used)}
+        self._wanted = [self._names.index(name) for name in used]
+        rules.order_by(self._places)
+        if "_evaluator" in self.__dict__:
+            self._evaluator.want(self._wanted)
 
     def warm_up(self) -> None:
         """Compile kernels before the first transaction waits for them."""
@@ -145,7 +153,7 @@ class Judge:
             return []
         timer = self._timer
         clock = [timer()]
-        matrix, vectors, degraded = self._vectors(reads)
+        matrix, values, texts, degraded = self._vectors(reads)
         clock.append(timer())
         amounts = [self._amount(read.work) for read in reads]
         verdicts = self._verdicts(matrix, amounts, degraded, now_ms)
@@ -155,7 +163,7 @@ class Judge:
         whole = Context(context, freshness, (), guard)
         decisions = []
         for i, read in enumerate(reads):
-            case = self._case(read.work, amounts[i], vectors[i])
+            case = self._case(read.work, amounts[i], values[i])
             about = whole._replace(degraded=tuple(degraded[i])) if degraded[i] else whole
             decision = decide(case, verdicts[i], self.rules, self.policy, about)
             decisions.append(decision)
@@ -181,10 +189,12 @@ class Judge:
             decision, work = decisions[i], read.work
             brief, said = _brief(decision, reasons[i]), self._telling.of(decision.rules)
             rest = _rest(decision)
-            rest["order"], rest["features"], rest["claim"] = read.order(generation), vectors[i], read.claim
+            rest["order"], rest["claim"] = read.order(generation), read.claim
             # What its receipt keeps comes first; what many records share was encoded once.
             head = b"{%b,%b,%b,%b" % (opened, work.core, dated, members(brief))
-            payload = b"%b,%b,%b,%b,%b}" % (head, work.own, members(rest), said.members, timed)
+            payload = b'%b,%b,%b,%b,"features":%b,%b}' % (
+                head, work.own, members(rest), said.members, texts[i], timed,
+            )  # fmt: skip
             brief |= {
                 "id": work.id, "decided_ms": now_ms, "versions": shared.versions,
                 "freshness": shared.freshness, "rules": said.hits,
@@ -193,7 +203,7 @@ class Judge:
         return made
 
     def again(
-        self, matrix: NDArray[np.float32], case: Case, about: Context, *, failed: bool
+        self, matrix: Matrix, case: Case, about: Context, *, failed: bool
     ) -> tuple[Decision, list[dict[str, Any]]]:
         """Decide a stored vector `[1, catalogue]`; `failed`: as if the model gave no answer."""
         parts = [part for part in about.degraded if part != "model"]
@@ -237,15 +247,16 @@ class Judge:
             return _NONE
         return frozenset(who for who, until_ms in self.snoozes.items() if until_ms > now_ms)
 
-    def _vectors(self, reads: Sequence[Read]) -> tuple[NDArray[np.float32], Lists, list[list[str]]]:
+    def _vectors(self, reads: Sequence[Read]) -> tuple[Matrix, Lists, Texts, list[list[str]]]:
         degraded: list[list[str]] = [["features"] if read.seen is None else [] for read in reads]
         try:
             return *self._evaluator.of([read.row() for read in reads]), degraded
         except DamagedState:
             rows = [self._one_vector(read, parts) for read, parts in zip(reads, degraded, strict=True)]
-            return np.concatenate([row for row, _ in rows]), [one for _, (one,) in rows], degraded
+            matrix = np.concatenate([row for row, _, _ in rows])
+            return matrix, [one for _, (one,), _ in rows], [one for _, _, (one,) in rows], degraded
 
-    def _one_vector(self, read: Read, degraded: list[str]) -> tuple[NDArray[np.float32], Lists]:
+    def _one_vector(self, read: Read, degraded: list[str]) -> tuple[Matrix, Lists, Texts]:
         """One row by itself: a damaged state costs its own transaction the history, nobody else."""
         try:
             return self._evaluator.of([read.row()])
@@ -255,7 +266,7 @@ class Judge:
 
     def _verdicts(
         self,
-        matrix: NDArray[np.float32],
+        matrix: Matrix,
         amounts: list[int],
         degraded: list[list[str]],
         now_ms: int,
@@ -279,7 +290,7 @@ class Judge:
                 verdicts[i] = scored[place]
         return verdicts
 
-    def _scored(self, matrix: NDArray[np.float32], amounts: list[int], now_ms: int) -> list[Verdict] | None:
+    def _scored(self, matrix: Matrix, amounts: list[int], now_ms: int) -> list[Verdict] | None:
         """The model's verdicts; `None` where there is no model, or it fails, or failed just now."""
         if self.model is None or not self.model_breaker.allows(now_ms):
             return None
@@ -296,16 +307,14 @@ class Judge:
         amount = work.values.get(name) if name is not None else None
         return amount if isinstance(amount, int) else 0
 
-    def _case(self, work: Work, amount: int, vector: list[float | None]) -> Case:
+    def _case(self, work: Work, amount: int, values: list[float | None]) -> Case:
         schema = self.catalogue.schema
         entities = work.identity.entities
         unit = unit_of(work.id, entities, schema)
-        features = Vector(self._places, vector)
+        features = Vector(self._places, values)
         return Case(work.id, work.time_ms, amount, work.values, entities, features, unit)
 
-    def _reasons(
-        self, matrix: NDArray[np.float32], decisions: Sequence[Decision]
-    ) -> list[list[dict[str, Any]]]:
+    def _reasons(self, matrix: Matrix, decisions: Sequence[Decision]) -> list[list[dict[str, Any]]]:
         """Reasons of everything that is not approved: its rules, then the model's strongest ideas."""
         found: list[list[dict[str, Any]]] = []
         explained = []
@@ -336,7 +345,7 @@ class Judge:
             found.setdefault(code, {"code": code, "text": _POLICY_TEXTS[code], "weight": None})
         return list(found.values())[:REASONS_MAX]
 
-    def _model_reasons(self, matrix: NDArray[np.float32]) -> list[list[dict[str, Any]]]:
+    def _model_reasons(self, matrix: Matrix) -> list[list[dict[str, Any]]]:
         model = self.model
         if model is None or not len(matrix):
             return [[] for _ in matrix]

@@ -2,10 +2,15 @@
  * of a row first. Names and structure follow that file, which says what everything means; a test holds both to
  * the same bits. Python's objects are read through the stable ABI, see abi.h; whatever is not as it
  * usually is (another type, a number that does not fit) is left to the file above. The interpreter lock is
- * held: a row takes a few microseconds, and nothing here runs Python's own code. */
+ * held: a row takes a few microseconds, and nothing here runs Python's own code.
+ *
+ * A record holds the vector as JSON, which is written here too: making 80 numbers for Python, having them
+ * encoded and letting go of them took longer than the vector. Nearly all are whole; the encoder is asked for the
+ * others, since it knows the shortest digits. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "abi.h"
@@ -27,6 +32,8 @@ object_t *PyObject_Str(object_t *object);
 long long PyLong_AsLongLong(object_t *number);
 double PyFloat_AsDouble(object_t *number);
 object_t *PyFloat_FromDouble(double number);
+object_t *PyObject_CallFunctionObjArgs(object_t *callable, ...);
+object_t *PyBytes_FromStringAndSize(const char *start, ptrdiff_t length);
 int PyBytes_AsStringAndSize(object_t *bytes, char **start, ptrdiff_t *length);
 object_t *PyErr_Occurred(void);
 void PyErr_Clear(void);
@@ -467,31 +474,146 @@ static int evaluate(const plan_t *plan, int64_t time_ms, int64_t at_place, float
     return 1;
 }
 
-/* The vector as Python's list, absent values `None`. */
-static int show(object_t *lists, const float *vector, int64_t width)
+/* A value for Python, absent ones `None`; a new reference. */
+static object_t *shown(float value)
 {
-    object_t *list = PyList_New(width);
-    if (list == NULL) {
-        return 0;
+    if (!isnan(value)) {
+        return PyFloat_FromDouble((double)value);
     }
-    for (int64_t f = 0; f < width; f++) {
-        object_t *shown = NONE;
-        if (isnan(vector[f])) {
-            Py_IncRef(NONE);
-        } else if ((shown = PyFloat_FromDouble((double)vector[f])) == NULL) {
-            Py_DecRef(list);
-            return 0;
-        }
-        PyList_SetItem(list, f, shown);
-    }
-    int appended = PyList_Append(lists, list);
-    Py_DecRef(list);
-    return appended == 0;
+    Py_IncRef(NONE);
+    return NONE;
 }
 
-/* `rows`: a list of `Row`. `out`: float32 [n, features], filled; `lists`: gets the same as lists.
+/* The wanted columns of a vector, as a list at the end of `lists`. */
+static int show(object_t *lists, const float *vector, const int64_t *wanted, int64_t count)
+{
+    object_t *list = PyList_New(count);
+    int done = list != NULL;
+    for (int64_t i = 0; done && i < count; i++) {
+        object_t *value = shown(vector[wanted[i]]);
+        done = value != NULL && PyList_SetItem(list, i, value) == 0;
+    }
+    done = done && PyList_Append(lists, list) == 0;
+    if (list != NULL) {
+        Py_DecRef(list);
+    }
+    return done;
+}
+
+/* How a record's JSON shows a value: as null, by digits that are written here, or as the encoder writes it. */
+enum { ABSENT, DIGITS, ENCODED };
+enum { WIDEST = 32 };
+
+static int form(float value)
+{
+    if (!isfinite(value)) {
+        return ABSENT;
+    }
+    if (fabsf(value) < 1e15f && value == (float)(int64_t)value && !(value == 0.0f && signbit(value))) {
+        return DIGITS;
+    }
+    return ENCODED;
+}
+
+static char *digits(char *at, int64_t number)
+{
+    char reversed[WIDEST];
+    int count = 0;
+    if (number < 0) {
+        *at++ = '-';
+        number = -number;
+    }
+    do {
+        reversed[count++] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number != 0);
+    while (count > 0) {
+        *at++ = reversed[--count];
+    }
+    *at++ = '.';
+    *at++ = '0';
+    return at;
+}
+
+/* A vector as JSON's array at `at`. Its fractions stand at `*fractions`, as the encoder wrote them, and are
+ * passed over. */
+static char *write_text(char *at, const float *vector, int64_t width, const char **fractions)
+{
+    *at++ = '[';
+    for (int64_t f = 0; f < width; f++) {
+        if (f > 0) {
+            *at++ = ',';
+        }
+        switch (form(vector[f])) {
+        case ABSENT:
+            memcpy(at, "null", 4);
+            at += 4;
+            break;
+        case DIGITS:
+            at = digits(at, (int64_t)vector[f]);
+            break;
+        case ENCODED:
+            while (**fractions != ',' && **fractions != ']') {
+                *at++ = *(*fractions)++;
+            }
+            ++*fractions;
+        }
+    }
+    *at++ = ']';
+    return at;
+}
+
+/* What `encode` makes of all fractions of the matrix, a JSON array as bytes; NULL where it fails. */
+static object_t *encoded_fractions(const float *matrix, ptrdiff_t count, object_t *encode)
+{
+    object_t *fractions = PyList_New(0), *encoded = NULL;
+    int done = fractions != NULL;
+    for (ptrdiff_t i = 0; done && i < count; i++) {
+        if (form(matrix[i]) == ENCODED) {
+            object_t *fraction = shown(matrix[i]);
+            done = fraction != NULL && PyList_Append(fractions, fraction) == 0;
+            if (fraction != NULL) {
+                Py_DecRef(fraction);
+            }
+        }
+    }
+    if (done) {
+        encoded = PyObject_CallFunctionObjArgs(encode, fractions, NULL);
+    }
+    if (fractions != NULL) {
+        Py_DecRef(fractions);
+    }
+    return encoded;
+}
+
+/* Every row as JSON, at the end of `texts`. */
+static int write_texts(object_t *texts, const float *matrix, ptrdiff_t count, int64_t width, object_t *encode)
+{
+    char *room = malloc((size_t)(width * WIDEST + 2)), *fraction;
+    object_t *encoded = encoded_fractions(matrix, count * width, encode);
+    ptrdiff_t length;
+    int done = room != NULL && encoded != NULL && PyBytes_AsStringAndSize(encoded, &fraction, &length) == 0;
+    const char *next = done ? fraction + 1 : NULL;
+    for (ptrdiff_t r = 0; done && r < count; r++) {
+        char *end = write_text(room, matrix + r * width, width, &next);
+        object_t *text = PyBytes_FromStringAndSize(room, end - room);
+        done = text != NULL && PyList_Append(texts, text) == 0;
+        if (text != NULL) {
+            Py_DecRef(text);
+        }
+    }
+    free(room);
+    if (encoded != NULL) {
+        Py_DecRef(encoded);
+    }
+    return done;
+}
+
+/* `rows`: a list of `Row`. `out`: float32 [n, features], filled. `lists` gets a list of each row's `wanted`
+ * columns, `texts` each row as JSON; `encode` makes JSON of a list of numbers, and is asked once.
  * DONE, or LEFT where a row is damaged or not usual. */
-int cordon_vectors(const plan_t *plan, object_t *rows, object_t *out, object_t *lists)
+int cordon_vectors(const plan_t *plan, object_t *rows, object_t *out, const int64_t *wanted, int64_t columns,
+                   object_t *lists, object_t *texts, object_t *encode)
 {
     buffer_t view;
     ptrdiff_t count = PyList_Size(rows);
@@ -499,18 +621,18 @@ int cordon_vectors(const plan_t *plan, object_t *rows, object_t *out, object_t *
         PyErr_Clear();
         return LEFT;
     }
-    int fits = view.len == count * plan->outputs * (ptrdiff_t)sizeof(float) && view.format != NULL
+    int done = view.len == count * plan->outputs * (ptrdiff_t)sizeof(float) && view.format != NULL
                && strcmp(view.format, "f") == 0;
-    int result = fits ? DONE : LEFT;
-    for (ptrdiff_t r = 0; result == DONE && r < count; r++) {
+    for (ptrdiff_t r = 0; done && r < count; r++) {
         float *vector = (float *)view.buf + r * plan->outputs;
         int64_t time_ms, place;
-        if (!take(plan, PyList_GetItem(rows, r), &time_ms, &place) || !evaluate(plan, time_ms, place, vector)
-            || !show(lists, vector, plan->outputs)) {
-            PyErr_Clear();
-            result = LEFT;
-        }
+        done = take(plan, PyList_GetItem(rows, r), &time_ms, &place) && evaluate(plan, time_ms, place, vector)
+               && show(lists, vector, wanted, columns);
     }
+    done = done && write_texts(texts, view.buf, count, plan->outputs, encode);
     PyBuffer_Release(&view);
-    return result;
+    if (!done) {
+        PyErr_Clear();
+    }
+    return done ? DONE : LEFT;
 }

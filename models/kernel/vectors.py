@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +30,7 @@ LOG = logging.getLogger("cordon.vectors")
 VECTORS: Final = Source("vectors", Path(__file__).parent, ("vectors.c",), ("abi.h",))
 Matrix = NDArray[np.float32]
 Lists = list[list[float | None]]
+Texts = list[bytes]
 _KINDS: Final = ("hour", "weekday", "time_of_day", "present", "mismatch", "reference", "category", "number")
 _DONE: Final = 0
 _COUNTS: Final = (
@@ -42,6 +44,7 @@ _TABLES: Final = (
     "reader", "shape", "window", "tile", "where", "head", "seen_terms", "own", "code", "operand", "output",
     "scale",
 )  # fmt: skip
+_encode: Final = msgspec.json.Encoder().encode
 _ROOM: Final = ("state", "length", "kind", "place", "number", "filter", "mark", "value")
 
 
@@ -63,7 +66,9 @@ def _load() -> Any:
     if kernel.cordon_vectors_size() != ctypes.sizeof(_Plan):
         raise NotBuilt("the compiler lays structures out in another way than Python expects")
     kernel.cordon_vectors.restype = ctypes.c_int
-    kernel.cordon_vectors.argtypes = [ctypes.c_void_p, *[ctypes.py_object] * 3]
+    kernel.cordon_vectors.argtypes = [
+        ctypes.c_void_p, *[ctypes.py_object] * 2, ctypes.c_void_p, ctypes.c_int64, *[ctypes.py_object] * 3,
+    ]  # fmt: skip
     return kernel.cordon_vectors
 
 
@@ -85,21 +90,29 @@ class Vectors:
         self._kept: list[Any] = []
         self._plan = self._bind(catalogue)
         self._address = ctypes.addressof(self._plan)
+        self.want(range(self._width))
 
-    def of(self, rows: list[Row]) -> tuple[Matrix, Lists]:
-        """float32 `[rows, features]`, NaN where absent, and the same as lists with `None`.
+    def want(self, columns: Sequence[int]) -> None:
+        """`of` gives the values of these columns, in this order."""
+        self._wanted = np.array(columns, np.int64)
+        self._where = int(self._wanted.ctypes.data), len(columns)
+
+    def of(self, rows: list[Row]) -> tuple[Matrix, Lists, Texts]:
+        """float32 `[rows, features]`, NaN where absent; of each row the wanted columns, `None` where absent;
+        each row as a JSON array, null where absent.
 
         Raises `DamagedState`.
         """
         if self._call is not None:
             matrix = np.empty((len(rows), self._width), np.float32)
             lists: Lists = []
-            if self._call(self._address, rows, matrix, lists) == _DONE:
-                return matrix, lists
+            texts: Texts = []
+            if self._call(self._address, rows, matrix, *self._where, lists, texts, _encode) == _DONE:
+                return matrix, lists, texts
             self.left += 1
             # Damaged or unusual: the evaluator knows which, and what to say of it.
         matrix = self._evaluator.vectors(rows)
-        return matrix, [[None if v != v else v for v in row] for row in matrix.tolist()]
+        return matrix, _shown(matrix[:, self._wanted]), [_encode(row) for row in _shown(matrix)]
 
     def warm_up(self) -> None:
         """Compile or load the kernels, so that the first decision does not wait for them."""
@@ -158,6 +171,10 @@ class Vectors:
             raise TypeError(f"tables are contiguous, of 8 bytes: {table.dtype}")
         self._kept.append(table)
         return int(table.ctypes.data)
+
+
+def _shown(matrix: Matrix) -> Lists:
+    return [[None if v != v else v for v in row] for row in matrix.tolist()]
 
 
 def _built() -> Path:

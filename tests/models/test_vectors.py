@@ -26,14 +26,14 @@ STEPS = (0, 1, 999, MINUTE, HOUR, 7 * HOUR, DAY, 9 * DAY)
 
 
 def said(vectors: Vectors, rows: list[Row]) -> tuple[Any, ...]:
-    """What comes out: the bits and the lists, or the refusal."""
+    """What comes out: the bits, the lists and the texts, or the refusal."""
     try:
-        matrix, lists = vectors.of(rows)
+        matrix, *shown = vectors.of(rows)
     except DamagedState as error:
         return "damaged", str(error)
     except (struct.error, TypeError, ValueError, OverflowError) as error:
         return "refused", type(error)
-    return matrix.shape, matrix.tobytes(), repr(lists)
+    return matrix.shape, matrix.tobytes(), repr(shown)
 
 
 def changed(row: Row, rng: random.Random) -> Row:
@@ -99,6 +99,32 @@ def test_any_rows_get_the_same_bits_or_the_same_refusal(
     assert said(compiled, rows) == said(reference, rows)
     for row in rows:
         assert said(compiled, [row]) == said(reference, [row])
+
+
+NUMBERS = st.floats() | st.floats(width=32) | st.integers(-(2**60), 2**60)
+
+
+@settings(max_examples=300, deadline=None)
+@given(amounts=st.lists(NUMBERS, min_size=1, max_size=9))
+def test_any_number_is_written_as_the_encoder_writes_it(amounts: list[float]) -> None:
+    compiled, reference = PAIRS["stateless"]
+    left = compiled.left
+    rows = [Row(EPOCH_MS, {"amount": amount}, Identity({}, {}), {}, {}) for amount in amounts]
+    assert said(compiled, rows) == said(reference, rows)
+    assert compiled.left == left
+
+
+def test_only_wanted_columns_are_given_as_values() -> None:
+    rows = stream(payments.CATALOGUE, 7, 40, 0.2, STEPS).rows()
+    for compiled in (True, False):
+        vectors = Vectors(payments.CATALOGUE, compiled=compiled)
+        matrix, everything, texts = vectors.of(rows)
+        vectors.want([5, 0, 17])
+        again, wanted, same = vectors.of(rows)
+        assert (again.tobytes(), same) == (matrix.tobytes(), texts)
+        assert wanted == [[row[5], row[0], row[17]] for row in everything]
+        vectors.want([])
+        assert vectors.of(rows)[1] == [[] for _ in rows]
 
 
 @pytest.mark.parametrize(
