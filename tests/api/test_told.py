@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from api.answer import Decided
 from api.decide import Freshness, Policy
 from api.record import answer_of, decode_json, encode_json
+from api.rules.feed import Update
 from api.rules.manifest import Manifest
 from api.rules.rule import EMPTY, Circumstances, RuleSet
 from api.rules.told import Telling, results_of
@@ -17,7 +18,7 @@ from api.shared import Shared
 from api.work import Inbound
 from tests.api.test_rule_forms import ROW
 from tests.api.test_rule_program import RULE, facts_of, rule_set
-from tests.api.world import Bench, StepScorer, model, shipped_rules, transaction
+from tests.api.world import CATALOGUE, Bench, StepScorer, model, shipped_rules, transaction
 
 
 def written(bench: Bench, key: str) -> bytes:
@@ -69,6 +70,20 @@ def test_the_record_is_written_as_it_is_answered(tmp_path, broken):
         if isinstance(answer, Decided):
             assert answer_of(answer.record, replay=False) == answer_of(record, replay=False)
         assert record in bench.journalled()
+
+
+def test_rules_that_are_adopted_are_given_the_features_that_they_use(tmp_path):
+    def hits(text: str) -> list[str]:
+        bench.judge.adopt(Update(rule_set([{"text": text, "action": "review"}]), {}))
+        (answer,) = bench.decide(transaction())
+        assert len(answer.record["features"]) == len(CATALOGUE.names)
+        return [rule["id"] for rule in answer.record["rules"]]
+
+    bench = Bench(tmp_path, rules=shipped_rules())
+    assert hits("card_count_1h == 1") != []
+    assert hits("card_count_1h == 1") == []
+    assert hits("merchant_count_1h == 3 and card_count_1h == 3") != []
+    assert hits("amount == 45.99 or merchant_count_1h == 9") != []
 
 
 def test_an_abandoned_attempt_is_written_as_one(tmp_path):
