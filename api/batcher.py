@@ -181,11 +181,12 @@ class Batcher:
     def _flush(self) -> None:
         """Nothing followed that would have taken the last answers to their claims."""
         self._flushing = None
+        if self._broken is None or self._broken.done():
+            return
         try:
             self._engine.flush(now_ms=self._clock())
         except Exception as error:  # noqa: BLE001 -- as in a step
-            if self._broken is not None and not self._broken.done():
-                self._broken.set_exception(error)
+            self._broken.set_exception(error)
 
     def _heard(self) -> None:
         """From the store or the disk."""

@@ -25,7 +25,7 @@ from features.catalogue import Catalogue
 from features.evaluate import Row
 from features.state import DamagedState
 from features.store import Observed
-from models.kernel.vectors import Lists, Matrix, Texts, Vectors
+from models.kernel.vectors import Columns, Lists, Matrix, Texts, Vectors
 from models.reasons import Reason, load_reasons
 
 REASONS_MAX: Final = 4
@@ -110,9 +110,7 @@ class Judge:
 
     @cached_property
     def _evaluator(self) -> Vectors:
-        found = Vectors(self.catalogue)
-        found.want(self._wanted)
-        return found
+        return Vectors(self.catalogue)
 
     def adopt(self, update: Update) -> None:
         """From the next batch on: what is live now."""
@@ -126,10 +124,8 @@ class Judge:
         used = [name for name in self._names if name in rules.words]
         self.rules = rules
         self._places = {name: place for place, name in enumerate(used)}
-        self._wanted = [self._names.index(name) for name in used]
+        self._used = Columns([self._names.index(name) for name in used])
         rules.order_by(self._places)
-        if "_evaluator" in self.__dict__:
-            self._evaluator.want(self._wanted)
 
     def warm_up(self) -> None:
         """Compile kernels before the first transaction waits for them."""
@@ -195,11 +191,11 @@ class Judge:
             payload = b'%b,%b,%b,%b,"features":%b,%b}' % (
                 head, work.own, members(rest), said.members, texts[i], timed,
             )  # fmt: skip
-            brief |= {
-                "id": work.id, "decided_ms": now_ms, "versions": shared.versions,
+            record = {
+                **brief, "id": work.id, "decided_ms": now_ms, "versions": shared.versions,
                 "freshness": shared.freshness, "rules": said.hits,
             }  # fmt: skip
-            made.append(Judged(kind, brief, payload, len(head)))
+            made.append(Judged(kind, record, payload, len(head)))
         return made
 
     def again(
@@ -250,7 +246,7 @@ class Judge:
     def _vectors(self, reads: Sequence[Read]) -> tuple[Matrix, Lists, Texts, list[list[str]]]:
         degraded: list[list[str]] = [["features"] if read.seen is None else [] for read in reads]
         try:
-            return *self._evaluator.of([read.row() for read in reads]), degraded
+            return *self._evaluator.of([read.row() for read in reads], self._used), degraded
         except DamagedState:
             rows = [self._one_vector(read, parts) for read, parts in zip(reads, degraded, strict=True)]
             matrix = np.concatenate([row for row, _, _ in rows])
@@ -259,10 +255,10 @@ class Judge:
     def _one_vector(self, read: Read, degraded: list[str]) -> tuple[Matrix, Lists, Texts]:
         """One row by itself: a damaged state costs its own transaction the history, nobody else."""
         try:
-            return self._evaluator.of([read.row()])
+            return self._evaluator.of([read.row()], self._used)
         except DamagedState:
             degraded.append("features")
-            return self._evaluator.of([read.row(history=False)])
+            return self._evaluator.of([read.row(history=False)], self._used)
 
     def _verdicts(
         self,

@@ -72,6 +72,14 @@ def _load() -> Any:
     return kernel.cordon_vectors
 
 
+class Columns:
+    """Places of features whose values are wanted, in this order."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self.places = np.array(places, np.int64)
+        self.address = int(self.places.ctypes.data)
+
+
 class Vectors:
     """Vectors of all of a catalogue's features. Not for use by several threads. `compiled`: whether the
     compiled form may be used; `fallback`: why it cannot be; `left`: batches that it left to the evaluator."""
@@ -90,16 +98,10 @@ class Vectors:
         self._kept: list[Any] = []
         self._plan = self._bind(catalogue)
         self._address = ctypes.addressof(self._plan)
-        self.want(range(self._width))
 
-    def want(self, columns: Sequence[int]) -> None:
-        """`of` gives the values of these columns, in this order."""
-        self._wanted = np.array(columns, np.int64)
-        self._where = int(self._wanted.ctypes.data), len(columns)
-
-    def of(self, rows: list[Row]) -> tuple[Matrix, Lists, Texts]:
-        """float32 `[rows, features]`, NaN where absent; of each row the wanted columns, `None` where absent;
-        each row as a JSON array, null where absent.
+    def of(self, rows: list[Row], columns: Columns) -> tuple[Matrix, Lists, Texts]:
+        """float32 `[rows, features]`, NaN where absent; of each row these columns, `None` where absent; each
+        row as a JSON array, null where absent.
 
         Raises `DamagedState`.
         """
@@ -107,12 +109,13 @@ class Vectors:
             matrix = np.empty((len(rows), self._width), np.float32)
             lists: Lists = []
             texts: Texts = []
-            if self._call(self._address, rows, matrix, *self._where, lists, texts, _encode) == _DONE:
+            wanted = columns.address, len(columns.places)
+            if self._call(self._address, rows, matrix, *wanted, lists, texts, _encode) == _DONE:
                 return matrix, lists, texts
             self.left += 1
             # Damaged or unusual: the evaluator knows which, and what to say of it.
         matrix = self._evaluator.vectors(rows)
-        return matrix, _shown(matrix[:, self._wanted]), [_encode(row) for row in _shown(matrix)]
+        return matrix, _shown(matrix[:, columns.places]), [_encode(row) for row in _shown(matrix)]
 
     def warm_up(self) -> None:
         """Compile or load the kernels, so that the first decision does not wait for them."""

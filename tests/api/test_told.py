@@ -1,4 +1,4 @@
-"""What is written of a decision is the record that is answered, byte for byte."""
+"""What is answered of a decision is what is written of it."""
 
 import os
 from typing import Any

@@ -14,7 +14,7 @@ from features import DAY, HOUR, MINUTE, Catalogue, Window, handbook, payments
 from features.evaluate import Row
 from features.event import Identity
 from features.state import DamagedState
-from models.kernel.vectors import VECTORS, Vectors
+from models.kernel.vectors import VECTORS, Columns, Vectors
 from tests.features import till
 from tests.features.scenario import EPOCH_MS, stream
 
@@ -25,10 +25,14 @@ PAIRS = {c.name: (Vectors(c, compiled=True), Vectors(c, compiled=False)) for c i
 STEPS = (0, 1, 999, MINUTE, HOUR, 7 * HOUR, DAY, 9 * DAY)
 
 
+def every(vectors: Vectors) -> Columns:
+    return Columns(range(len(vectors.catalogue.features)))
+
+
 def said(vectors: Vectors, rows: list[Row]) -> tuple[Any, ...]:
     """What comes out: the bits, the lists and the texts, or the refusal."""
     try:
-        matrix, *shown = vectors.of(rows)
+        matrix, *shown = vectors.of(rows, every(vectors))
     except DamagedState as error:
         return "damaged", str(error)
     except (struct.error, TypeError, ValueError, OverflowError) as error:
@@ -118,13 +122,11 @@ def test_only_wanted_columns_are_given_as_values() -> None:
     rows = stream(payments.CATALOGUE, 7, 40, 0.2, STEPS).rows()
     for compiled in (True, False):
         vectors = Vectors(payments.CATALOGUE, compiled=compiled)
-        matrix, everything, texts = vectors.of(rows)
-        vectors.want([5, 0, 17])
-        again, wanted, same = vectors.of(rows)
+        matrix, everything, texts = vectors.of(rows, every(vectors))
+        again, wanted, same = vectors.of(rows, Columns([5, 0, 17]))
         assert (again.tobytes(), same) == (matrix.tobytes(), texts)
         assert wanted == [[row[5], row[0], row[17]] for row in everything]
-        vectors.want([])
-        assert vectors.of(rows)[1] == [[] for _ in rows]
+        assert vectors.of(rows, Columns([]))[1] == [[] for _ in rows]
 
 
 @pytest.mark.parametrize(
