@@ -19,6 +19,8 @@ from api.work import Inbound
 PENDING_POLL_S = 0.02
 # How often it is looked for batches of which nobody was told.
 LOOK_S = 0.02
+# Nobody is let in any more while the disk stands still for so long.
+STUCK_S = 1.0
 # So many must wait for a batch to depart beside the one that is under way: every batch has costs of its own,
 # so that below that it is cheaper, and for all together sooner, to join them.
 AHEAD_MIN = 4
@@ -88,6 +90,7 @@ class Batcher:
         self._rested_s = 0.0
         self._pace_s = 0.0
         self._answered_s = 0.0
+        self._stuck = False
         self._departed: deque[_Batch] = deque()
         self._recorded: deque[_Batch] = deque()
         self._next_s = -math.inf
@@ -103,7 +106,7 @@ class Batcher:
     def full(self) -> bool:
         """Whether one more would be turned away."""
         waiting = len(self._waiting)
-        return waiting >= self._queue_max or waiting * self._pace_s > self._wait_s_max
+        return self._stuck or waiting >= self._queue_max or waiting * self._pace_s > self._wait_s_max
 
     async def decide(self, inbound: Inbound) -> Answer:
         """Wait for the answer. Another attempt at the same id is waited for, within the time limit.
@@ -142,7 +145,8 @@ class Batcher:
 
         While store and disk are at their batches, the loop does what else there is: it reads requests, begins
         the next batch (beside another one at the store only where enough wait, `AHEAD_MIN`), judges one. What
-        arrives within `GATHER_S` of a batch goes with the next one together.
+        arrives within `GATHER_S` of a batch goes with the next one together. However long the disk takes, the
+        loop goes on: what is judged meanwhile is written together, and nobody is let in after `STUCK_S`.
         """
         loop = asyncio.get_running_loop()
         self._broken = loop.create_future()
@@ -195,18 +199,18 @@ class Batcher:
 
     def _turn(self) -> bool:
         """Everything that can be done now; whether there was anything."""
-        engine, busy = self._engine, False
-        if self._recorded and engine.is_durable(self._recorded[0].flight):
-            # The loop sends what was answered before anything else is done.
-            self._answer()
-            return True
+        engine, busy, now_s = self._engine, False, asyncio.get_running_loop().time()
+        if self._recorded:
+            if engine.is_durable(self._recorded[0].flight):
+                # The loop sends what was answered before anything else is done.
+                self._answer()
+                return True
+            self._stuck = now_s - self._recorded[0].began_s > STUCK_S
         landed = bool(self._departed) and engine.has_landed(self._departed[0].flight)
-        now_s = asyncio.get_running_loop().time()
         if taken := self._take(now_s):
             self._begin(taken, now_s)
             busy = True
         if landed:
-            # The disk may be at the batch before; this one is written after that.
             engine.record(self._departed[0].flight)
             self._recorded.append(self._departed.popleft())
             busy = True
@@ -250,6 +254,7 @@ class Batcher:
         batch = self._recorded[0]
         answers = self._engine.answer(batch.flight)
         self._recorded.popleft()
+        self._stuck = False
         now_s = asyncio.get_running_loop().time()
         if len(answers) == self._size_max:
             took_s = now_s - max(batch.began_s, self._answered_s)

@@ -214,7 +214,7 @@ class Door:
             piece 1   begin | .. store .. | record | .. disk .. | answer
             piece 2           begin | .. store ..      | record | .. disk .. | answer
 
-        Raises what landing does.
+        Nobody waits for the disk while there is anything else to do. Raises what landing does.
         """
         engine = self.parts.engine
         while self._todo or self._flying or self._recorded:
@@ -224,7 +224,8 @@ class Door:
             elif self._flying:
                 engine.record(self._flying[0][1])
                 self._recorded.append(self._flying.popleft())
-            if len(self._recorded) > 1 or not (self._flying or self._todo):
+            more = self._flying or self._todo
+            if self._recorded and (not more or engine.is_durable(self._recorded[0][1])):
                 taken, flight = self._recorded.popleft()
                 self._land(taken, engine.answer(flight))
             engine.gather()

@@ -4,7 +4,7 @@ One batch is one pipelined call to the store, one call to the scorer, one `fdata
 things to do while the store or the disk is at it takes a batch's steps one by one:
 
     begin    validate, send off what is claimed and observed      has_landed: the store has answered
-    record   judge, write                                         is_durable: the disk has answered
+    record   judge, hand to the journal                           is_durable: the disk has answered
     answer   claims, answers
 
 Flights take each step in the order of their departure. The only state that outlives a batch is what is known
@@ -29,7 +29,7 @@ from api.attempts import Attempts, Found
 from api.breaker import Breaker
 from api.flight import Flight, Verdicts
 from api.gauge import FreshnessGauge
-from api.journal import Journal, JournalUnavailable
+from api.journal import Journal, JournalLate, JournalUnavailable
 from api.judge import Judge, Judged, Read
 from api.record import VERSION, Kind, Location, compose, decode_json, encode_json, pack, shortened
 from api.work import Inbound, Intake, Work
@@ -185,8 +185,9 @@ class Engine:
         return self.store.landed() or not flight.departed
 
     def record(self, flight: Flight) -> None:
-        """Second step: judge and write. Of the flights before, all are answered or recorded; what is recorded
-        is made durable first. Raises `JournalFenced`: stop the process."""
+        """Second step: judge, and hand the records to the journal, which writes them once the disk has done
+        what it is at. Of the flights before, all are answered or recorded. Raises `JournalFenced`: stop the
+        process."""
         works = [work for _, work in flight.works.values()]
         observed: list[Observed | None] = [None] * len(works)
         if flight.departed:
@@ -194,7 +195,7 @@ class Engine:
         flight.verdicts = self._verdicts(works, observed, flight.now_ms, flight.started)
 
     def is_durable(self, flight: Flight) -> bool:
-        """Whether `answer` would not wait for the disk."""
+        """Whether `answer` would not wait for the disk. Raises what `record` does."""
         verdicts = flight.verdicts
         return verdicts is None or verdicts.written is None or self.journal.is_settled(verdicts.written)
 
@@ -361,18 +362,20 @@ class Engine:
 
     def _close(self, made: Verdicts, now_ms: int) -> list[Answer]:
         """Answer what was judged, once it is durable."""
-        failure = made.failure
+        failure, location = made.failure, None
         if made.written is not None:
             try:
-                self.journal.settle(made.written)
+                location = self.journal.settle(made.written)
+            except JournalLate:
+                failure = Unavailable("time")
             except JournalUnavailable:
                 failure = Unavailable("journal")
         answers, reads = made.answers, [read for _, read in made.reads]
         for (index, read), one in zip(made.reads, made.judged, strict=True):
             answers[index] = failure or _recorded(read.work, one.record, replay=False)
-        if failure is None and made.written is not None:
+        if location is not None:
             self._remember_unclaimed(reads)
-            self._answer_claims(reads, made.judged, made.written.location, now_ms)
+            self._answer_claims(reads, made.judged, location, now_ms)
         return [answer if answer is not None else Unavailable("time") for answer in answers]
 
     def _arrive(self, works: Sequence[Work], now_ms: int) -> list[Observed | None]:
@@ -452,11 +455,11 @@ class Engine:
             pack(one.kind, self._topic_key(read.work), one.payload)
             for (_, read), one in zip(made.reads, made.judged, strict=True)
         ]
-        if (self._timer() - started) // 1_000_000 > self.limits.record_within_ms:
-            made.failure = Unavailable("time")
-            return
+        within_s = self.limits.record_within_ms / 1e3 - (self._timer() - started) / 1e9
         try:
-            made.written = self.journal.write(bodies)
+            made.written = self.journal.write(bodies, within_s=within_s)
+        except JournalLate:
+            made.failure = Unavailable("time")
         except JournalUnavailable:
             made.failure = Unavailable("journal")
 

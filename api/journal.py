@@ -6,6 +6,7 @@ journal is durable, for readers) and `shipped` (how far the publisher got).
 What can go wrong, and what the caller does about it:
 
 * `JournalUnavailable`   answer 503, decide nothing: the disk is full or broken
+* `JournalLate`          answer 503: the disk stood still for so long that it was not written
 * `JournalBusy`          stop: another process writes this journal
 * `JournalFenced`        stop at once: a newer writer took this journal over
 * `Damage`               stop: stored bytes were changed (see segment.py)
@@ -13,6 +14,7 @@ What can go wrong, and what the caller does about it:
 
 import contextlib
 import fcntl
+import math
 import mmap
 import os
 import threading
@@ -46,6 +48,8 @@ SEGMENT_BYTES = 64 * 1024 * 1024
 FRESH_BYTES = 4 * 1024 * 1024
 _MARK_WORDS = 4  # epoch, durable (segment << 40 | offset), next sequence, shipped sequence
 _CHUNK = bytes(256 * 1024)
+# So much may wait for the disk; the writer waits before more does.
+WAITING_BYTES_MAX = 16 * 1024 * 1024
 # Between pieces of a spare: it is written about as fast as the journal itself, and never faster than this.
 _REST_MIN_S = 0.004
 _REST_MAX_S = 0.1
@@ -53,6 +57,10 @@ _REST_MAX_S = 0.1
 
 class JournalUnavailable(Exception):
     """The journal cannot be written: decide nothing until it can."""
+
+
+class JournalLate(Exception):
+    """The disk stood still until the records had to be given up: nothing of them was written."""
 
 
 class JournalBusy(Exception):
@@ -136,22 +144,30 @@ class Recovery:
     torn_bytes: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Written:
-    """A batch on its way to the disk: where it begins, `end` and `sequence` behind it; `failure`: why it may
-    not be there."""
+    """Records on their way to the disk. `bodies`: while they wait for it, until `by_s` of the monotonic
+    clock. `location`: where their batch begins, once it was written. `durable`: it is there; `failure`: why
+    it may not be, or is not."""
 
-    location: Location
-    end: int
-    sequence: int
-    failure: str | None = None
+    bodies: Sequence[bytes]
+    by_s: float
+    location: Location | None = None
+    durable: bool = False
+    failure: JournalUnavailable | JournalLate | JournalFenced | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known what became of them."""
+        return self.durable or self.failure is not None
 
 
 class Journal:
     """The one writer of a journal directory. Not for use by several threads.
 
-    `append` is `write` and `settle`. Between these two a caller may do something else, but not write: the
-    next batch is written when the one before is durable. `syncing`: how it becomes that; `close` ends it.
+    `append` is `write` and `settle`. Between these two a caller may do something else, and write more: a
+    batch is written when the one before is durable, and what was handed over meanwhile goes together.
+    `syncing`: how it becomes durable; `close` ends it.
     """
 
     def __init__(
@@ -162,7 +178,9 @@ class Journal:
         self.syncing = syncing or Inline()
         self._segment_bytes = segment_bytes
         self._failed: str | None = None
-        self._under_way: Written | None = None
+        self._waiting: list[Written] = []
+        self._waiting_bytes = 0
+        self._under_way: list[Written] = []
         self._spare: threading.Thread | None = None
         self._stocked = False
         self._closing = threading.Event()
@@ -212,18 +230,68 @@ class Journal:
             self.settle(self.write(bodies))
         return self.head
 
-    def write(self, bodies: Sequence[bytes]) -> Written:
-        """Write the records as one batch, of which nobody may hear before `settle` has returned.
+    def write(self, bodies: Sequence[bytes], *, within_s: float = math.inf) -> Written:
+        """Hand over records, of which nobody may hear before `settle` has returned.
 
-        Waits for the batch before. Raises what `append` does.
+        They are written at once, or when the disk has done what it is at; `is_settled` and `settle` see to
+        that. `within_s`: then, or not at all. Raises what `append` does, and `JournalLate`.
         """
-        self._settle()
         if self._failed is not None:
             raise JournalUnavailable(self._failed)
-        if self.mark.epoch != self.epoch:
-            raise JournalFenced(f"{self.directory}: writer {self.mark.epoch} took over from {self.epoch}")
+        if (fenced := self._fenced()) is not None:
+            raise fenced
         if max(map(len, bodies)) > RECORD_BYTES_MAX:
             raise ValueError(f"a record has more than {RECORD_BYTES_MAX} bytes")
+        written = Written(bodies, time.monotonic() + within_s)
+        self._waiting.append(written)
+        self._waiting_bytes += sum(map(len, bodies))
+        self._advance(patient=self._waiting_bytes > WAITING_BYTES_MAX)
+        if written.failure is not None:
+            raise written.failure
+        return written
+
+    def is_settled(self, written: Written) -> bool:
+        """Whether `settle` would return, or raise, at once. Raises `JournalFenced`."""
+        if not written.settled:
+            self._advance()
+        return written.settled
+
+    def settle(self, written: Written) -> Location:
+        """Until the records are durable: where their batch begins.
+
+        Raises `JournalUnavailable`, `JournalLate`, `JournalFenced`.
+        """
+        while not written.settled:
+            self._advance(patient=True)
+        if written.failure is not None:
+            raise written.failure
+        if written.location is None:
+            raise RuntimeError("what is durable lies somewhere")
+        return written.location
+
+    def _advance(self, *, patient: bool = False) -> None:
+        """Take in what the disk has done, `patient`: once it has, and give it all that waits."""
+        if self._under_way and not patient and not self.syncing.done():
+            return
+        self._land()
+        if self._waiting:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Write what waits, as one batch."""
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        now_s = time.monotonic()
+        late = JournalLate(f"{self.directory}: the disk stood still")
+        for written in waiting:
+            written.failure = late if now_s > written.by_s else None
+        batch = [written for written in waiting if written.failure is None]
+        if not batch:
+            return
+        if (fenced := self._fenced()) is not None:
+            for written in batch:
+                written.failure = fenced
+            raise fenced
+        bodies = [body for written in batch for body in written.bodies]
         data, head = encode_batch(bodies, self.head, self.epoch, self._offset)
         try:
             if self._offset + len(data) > self._end and self._offset > SEGMENT_HEADER.size:
@@ -232,35 +300,29 @@ class Journal:
             _write_all(self._file, data, self._offset)
             self.syncing.start(self._file)
         except OSError as error:
-            self._failed = f"{self.directory}: {error.strerror}"
-            raise JournalUnavailable(self._failed) from error
+            self._fail(batch, error)
+            return
         location = Location(self.directory.name, self._number, self._offset)
+        for written in batch:
+            written.bodies, written.location = (), location
         self._offset += len(data)
         self.head = head
-        self._under_way = Written(location, self._offset, head.sequence)
-        return self._under_way
+        self._under_way = batch
 
-    def is_settled(self, written: Written) -> bool:
-        """Whether `settle` would return, or raise, at once."""
-        return written is not self._under_way or self.syncing.done()
-
-    def settle(self, written: Written) -> None:
-        """Until the batch is durable. Raises `JournalUnavailable`."""
-        if written is self._under_way:
-            self._settle()
-        if written.failure is not None:
-            raise JournalUnavailable(written.failure)
-
-    def _settle(self) -> None:
-        written, self._under_way = self._under_way, None
-        if written is None:
+    def _land(self) -> None:
+        """Until the batch under way is durable, or failed."""
+        batch, self._under_way = self._under_way, []
+        if not batch:
             return
         try:
             self.syncing.wait()
         except OSError as error:
-            self._failed = written.failure = f"{self.directory}: {error.strerror}"
+            self._fail([*batch, *self._waiting], error)
+            self._waiting, self._waiting_bytes = [], 0
             return
-        self.mark.advance(written.location.segment, written.end, written.sequence)
+        for written in batch:
+            written.durable = True
+        self.mark.advance(self._number, self._offset, self.head.sequence)
         if not self._stocked and self._offset > self._end // 4:
             self._stocked = True
             # Done when twice the time has passed that the first quarter took: three are what is left.
@@ -270,6 +332,16 @@ class Journal:
                 target=self._prepare, args=(rest_s,), name="journal-spare", daemon=True
             )
             self._spare.start()
+
+    def _fail(self, batch: Sequence[Written], error: OSError) -> None:
+        self._failed = f"{self.directory}: {error.strerror}"
+        for written in batch:
+            written.failure = JournalUnavailable(self._failed)
+
+    def _fenced(self) -> JournalFenced | None:
+        if self.mark.epoch == self.epoch:
+            return None
+        return JournalFenced(f"{self.directory}: writer {self.mark.epoch} took over from {self.epoch}")
 
     def revive(self) -> bool:
         """Open again after a failure, if the disk allows; whether it did. Raises `Damage`.
@@ -291,7 +363,9 @@ class Journal:
 
     def close(self) -> None:
         """Cut off what was allocated ahead and release the lock."""
-        self._settle()
+        with contextlib.suppress(JournalFenced):
+            while self._under_way or self._waiting:
+                self._advance(patient=True)
         self.syncing.close()
         self._closing.set()
         if self._spare is not None:

@@ -1,6 +1,6 @@
 """How soon a decision is in the state that others read: journal, publisher, Kafka, Flink, Redis.
 
-    .venv/bin/python -m bench.freshness --rate 1000 [--seconds 60] [--connections 64] [--workers 1]
+    .venv/bin/python -m bench.freshness --rate 1000 [--seconds 60] [--connections 512] [--workers 1]
         [--warm 30000] [--warm-seconds 30] [--model DIR] [--json] [--write]
 
 The whole stack runs. Payments of a generated world arrive over HTTP as a Poisson process, after a warm-up,
@@ -50,7 +50,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rate", type=int, default=1_000, help="requests per second")
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--connections", type=int, default=512)
     parser.add_argument("--workers", type=int, default=1, help="processes of the service")
     warming(parser)
     parser.add_argument("--model", type=Path, default=None, help="artefact; the demonstration's if absent")

@@ -1,7 +1,7 @@
 """Decisions over HTTP: latency at a rate, open loop, every answer checked and durable.
 
     .venv/bin/python -m bench.http --rate 1000 [--alone] [--seconds 60] [--runs 3] [--json] [--write]
-        [--connections 64] [--workers 1] [--warm 30000] [--warm-seconds 30] [--model DIR] [--port PORT]
+        [--connections 512] [--workers 1] [--warm 30000] [--warm-seconds 30] [--model DIR] [--port PORT]
         [--stall 0]
 
 Starts the service with the demonstration's model, Valkey and the journal; without `--alone` also Kafka,
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--alone", action="store_true", help="service, Valkey and journal only")
     found.add_argument("--seconds", type=float, default=60.0, help="of each run")
     found.add_argument("--runs", type=int, default=3)
-    found.add_argument("--connections", type=int, default=64)
+    found.add_argument("--connections", type=int, default=512)
     found.add_argument("--workers", type=int, default=1, help="processes of the service")
     warming(found)
     found.add_argument("--model", type=Path, default=None, help="artefact; the demonstration's if absent")

@@ -35,6 +35,8 @@ ALONE: Final = ("valkey", "service")
 REST_S: Final = 1.0
 WARM_SEED: Final = 1_000
 """Of the arrivals before the measured ones, whose seeds are 0, 1, ..."""
+WARM_CONNECTIONS: Final = 64
+"""While history is sent as fast as it goes, which must not be an overload."""
 PATIENCE_S: Final = 300.0
 
 
@@ -117,14 +119,16 @@ class Course:
     followers: Followers | None = None
     answered: dict[str, Decision] = field(default_factory=dict)
 
-    def load(self, items: Sequence[Item], due_s: Sequence[float]) -> Load:
-        """Sends them as they are due; checks nothing."""
+    def load(self, items: Sequence[Item], due_s: Sequence[float], *, connections: int | None = None) -> Load:
+        """Sends them as they are due, over so many connections instead of all; checks nothing."""
         service = self.plan.settings.service
         key = service.api_keys.get_secret_value().split(",")[0].partition("=")[0]
         headers = [("authorization", f"Bearer {key}")]
         host = f"{service.host}:{service.port}"
         sent = [generator.request("/v1/decisions", item.body, host, headers) for item in items]
-        return generator.run(sent, due_s, service.host, service.port, connections=self.connections)
+        return generator.run(
+            sent, due_s, service.host, service.port, connections=connections or self.connections
+        )
 
     def warm_up(self, history: Sequence[Item], steady: Sequence[Item], seconds: float) -> dict[str, Any]:
         """What comes before a measured run; what it was, for the report.
@@ -132,7 +136,7 @@ class Course:
         `history` for the entities, as fast as it goes; when all is worked off, `steady` within `seconds`, as
         in a measured run: what compiles as it runs has then seen this rate, and nobody has a backlog.
         """
-        found = self.load(history, [0.0] * len(history))
+        found = self.load(history, [0.0] * len(history), connections=min(self.connections, WARM_CONNECTIONS))
         self._checked(history, found, whole=False)
         self.drain()
         if steady:

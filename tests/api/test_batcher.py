@@ -178,6 +178,40 @@ def test_the_loop_turns_while_store_and_disk_are_at_a_batch():
     assert asyncio.run(asked()) == [([], False), (["record"], False), (["record", "answer"], True)]
 
 
+def test_the_loop_goes_on_while_the_disk_stands_until_it_has_stood_for_long(monkeypatch):
+    monkeypatch.setattr("api.batcher.STUCK_S", 0.3)
+    monkeypatch.setattr("api.batcher.GATHER_S", 0.0)
+
+    async def asked():
+        engine: Any = Waiting()
+        queue = Batcher(engine, lambda: 1, size_max=64, queue_max=1000)
+        task = asyncio.create_task(queue.run())
+        waiting = []
+        for number in range(5):
+            waiting.append(asyncio.ensure_future(queue.decide(event(number))))
+            await asyncio.sleep(0)
+            os.eventfd_write(engine.store, 1)
+            await asyncio.sleep(0.02)
+        judged, full = list(engine.steps), queue.full
+        await asyncio.sleep(0.6)
+        with pytest.raises(QueueFull):
+            await queue.decide(event(5))
+        answers = []
+        for _ in waiting:
+            os.eventfd_write(engine.disk, 1)
+            await asyncio.sleep(0.05)
+            answers.append(sum(future.done() for future in waiting))
+        told = [getattr(future.result(), "transaction_id", None) for future in waiting]
+        assert not queue.full
+        task.cancel()
+        return judged, full, answers, told
+
+    judged, full, answers, told = asyncio.run(asked())
+    assert (judged, full) == (["record"] * 5, False)
+    assert answers == [1, 2, 3, 4, 5]
+    assert told == ["0", "1", "2", "3", "4"]
+
+
 def test_a_store_that_never_answers_is_looked_at_again():
     async def asked():
         engine: Any = Overlapping(0, looks=4)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -115,6 +116,28 @@ def test_a_batch_is_judged_while_the_disk_is_at_the_one_before(bench):
     assert [a.record["id"] for a in (one, two, three)] == ["a", "b", "c"]
     assert [feature(a.record, "card_count_1h") for a in (one, two, three)] == [1, 2, 3]
     assert [r["id"] for r in bench.journalled()] == ["a", "b", "c"]
+
+
+def test_what_the_disk_stood_still_for_is_given_up_before_others_may_take_it_over(bench, monkeypatch):
+    engine, syncing = bench.engine, bench.journal.syncing
+    engine.limits = replace(engine.limits, record_within_ms=200)
+    flights = [
+        engine.begin([Inbound("transaction", transaction(id), "http")], now_ms=bench.now_ms) for id in "ab"
+    ]
+    with monkeypatch.context() as standing:
+        standing.setattr(syncing, "done", lambda: False)
+        for flight in flights:
+            engine.record(flight)
+        assert not any(engine.is_durable(flight) for flight in flights)
+        time.sleep(0.3)
+    answers = [engine.answer(flight)[0] for flight in flights]
+    assert isinstance(answers[0], Decided)
+    assert answers[1] == Unavailable("time")
+    assert [r["id"] for r in bench.journalled()] == ["a"]
+    bench.now_ms += 10_000
+    (again,) = bench.decide(transaction("b"))
+    assert (again.record["id"], again.replay) == ("b", False)
+    assert [r["id"] for r in bench.journalled()] == ["a", "b"]
 
 
 def test_what_the_disk_did_not_take_was_not_decided_and_is_found_by_whoever_asks_again(bench, monkeypatch):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.audit.verify import verify
-from api.journal import Journal, JournalBusy, JournalFenced, JournalUnavailable
+from api.journal import Journal, JournalBusy, JournalFenced, JournalLate, JournalUnavailable
 from api.journal_reader import JournalReader, Position, contents, journals_in
 from api.record import Kind, encode_json, pack
 from api.segment import Damage, segments_in
@@ -208,9 +208,9 @@ def test_nobody_reads_what_was_written_before_it_is_settled(tmp_path, syncing):
         reader = JournalReader(tmp_path, None)
         first = journal.write([b"one", b"two"])
         assert reader.read(5) == []
-        second = journal.write([b"three"])  # which waits for the first
-        assert journal.is_settled(first)
+        second = journal.write([b"three"])  # which the disk gets after the first
         journal.settle(first)
+        assert journal.is_settled(first)
         assert [record.body for record in reader.read(5)] == [b"one", b"two"]
         journal.settle(second)
         assert journal.is_settled(second)
@@ -219,6 +219,111 @@ def test_nobody_reads_what_was_written_before_it_is_settled(tmp_path, syncing):
         reader.close()
     assert read_all(tmp_path) == [b"one", b"two", b"three", b"four"]
     assert verify(tmp_path).records == 4
+
+
+class Standing(Inline):
+    """A disk that is done when it is told so, or waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.ready = False
+        self.syncs = 0
+
+    def start(self, file):
+        self.ready = False
+        self.syncs += 1
+
+    def done(self):
+        return self.ready
+
+    def wait(self):
+        self.ready = True
+
+
+def test_what_is_handed_over_while_the_disk_stands_goes_to_it_together(tmp_path):
+    disk = Standing()
+    with Journal(tmp_path, segment_bytes=1 << 16, syncing=disk) as journal:
+        reader = JournalReader(tmp_path, None)
+        first = journal.write([b"one"])
+        others = [journal.write([b"two", b"three"]), journal.write([b"four"])]
+        assert not any(journal.is_settled(written) for written in (first, *others))
+        assert (disk.syncs, journal.head.sequence) == (1, 1)
+        disk.ready = True
+        assert journal.is_settled(first)
+        assert (disk.syncs, journal.head.sequence) == (2, 4), "the others were given to it at once"
+        assert not any(journal.is_settled(written) for written in others)
+        assert [record.body for record in reader.read(5)] == [b"one"]
+        second, third = (journal.settle(written) for written in others)
+        assert second == third != journal.settle(first)
+        assert [record.body for record in reader.read(5)] == [b"two", b"three", b"four"]
+        last = journal.write([b"five"])
+        reader.close()
+    assert last.durable, "the end waits for what was handed over"
+    assert read_all(tmp_path) == [b"one", b"two", b"three", b"four", b"five"]
+    assert verify(tmp_path).records == 5
+
+
+def test_more_than_some_does_not_wait_for_the_disk_but_the_writer_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("api.journal.WAITING_BYTES_MAX", 100)
+    disk = Standing()
+    with Journal(tmp_path, segment_bytes=1 << 16, syncing=disk) as journal:
+        written = [journal.write([b"a" * 60]), journal.write([b"b" * 60])]
+        assert [one.durable for one in written] == [False, False]
+        journal.write([b"c" * 60])
+        assert [one.durable for one in written] == [True, False]
+
+
+def test_what_waited_for_the_disk_for_too_long_is_never_written(tmp_path):
+    disk = Standing()
+    with Journal(tmp_path, segment_bytes=1 << 16, syncing=disk) as journal:
+        first = journal.write([b"one"], within_s=60.0)
+        late, kept = journal.write([b"late"], within_s=0.01), journal.write([b"kept"], within_s=60.0)
+        time.sleep(0.02)
+        with pytest.raises(JournalLate):
+            journal.settle(late)
+        journal.settle(kept)
+        assert first.durable
+        with pytest.raises(JournalLate):
+            journal.write([b"never"], within_s=-1.0)
+    assert read_all(tmp_path) == [b"one", b"kept"]
+
+
+def test_what_waits_for_a_disk_that_breaks_was_not_written(tmp_path):
+    class Breaking(Standing):
+        broken = True
+
+        def wait(self):
+            super().wait()
+            if self.broken:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    disk = Breaking()
+    journal = Journal(tmp_path, segment_bytes=1 << 16, syncing=disk)
+    under_way, waiting = journal.write([b"one"]), journal.write([b"two"])
+    for written in (waiting, under_way):
+        with pytest.raises(JournalUnavailable, match="Input/output error"):
+            journal.settle(written)
+    disk.broken = False
+    assert journal.revive()
+    with pytest.raises(JournalUnavailable):
+        journal.settle(waiting)
+    journal.append([b"three"])
+    journal.close()
+    assert read_all(tmp_path) == [b"one", b"three"]
+
+
+def test_what_waits_when_another_writer_takes_over_is_not_written(tmp_path):
+    disk = Standing()
+    journal = Journal(tmp_path, segment_bytes=1 << 16, syncing=disk)
+    first, second = journal.write([b"one"]), journal.write([b"two"])
+    journal.mark.epoch += 1
+    disk.ready = True
+    for _ in range(2):
+        with pytest.raises(JournalFenced):
+            journal.settle(second)
+    assert first.durable
+    journal.close()
+    assert read_all(tmp_path) == [b"one"]
 
 
 class Failing(Inline):
