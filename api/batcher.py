@@ -64,8 +64,8 @@ class Waiter(Protocol):
 class Batcher:
     """The queue and the turns that drain it. `clock`: wall clock in ms.
 
-    `wait_s_max`: nobody waits longer for their batch. How long the last in the queue would wait is known from
-    full batches: what does not fill them is no overload.
+    `wait_s_max`: nobody waits longer for their batch, where there are more than go into one. How long the
+    last in the queue would wait is known from full batches: what does not fill them is no overload.
     """
 
     def __init__(
@@ -293,7 +293,9 @@ class Batcher:
     def _next(
         lane: deque[tuple[Inbound, Waiter, float]], size_max: int, now_s: float
     ) -> list[tuple[Inbound, Waiter]]:
-        """The first of a lane; who waited too long is turned away."""
+        """The first of a lane; who waited too long is turned away, unless all that wait are taken: whatever
+        kept the loop from them, it is no overload."""
+        now_s = now_s if len(lane) > size_max else -math.inf
         taken: list[tuple[Inbound, Waiter]] = []
         while lane and len(taken) < size_max:
             inbound, waiter, until_s = lane.popleft()

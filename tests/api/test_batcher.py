@@ -257,6 +257,21 @@ def test_what_waited_too_long_is_turned_away():
     assert all(isinstance(a, QueueFull) for a in asyncio.run(running(Counting(), 5, wait_s_max=-1.0)))
 
 
+@pytest.mark.parametrize(("count", "turned_away"), [(4, 0), (6, 6)])
+def test_who_waited_while_the_loop_stood_is_turned_away_only_where_not_all_are_taken(count, turned_away):
+    async def asked():
+        queue = Batcher(Counting(), lambda: 1, size_max=4, queue_max=100, wait_s_max=0.05)  # type: ignore[arg-type]
+        waiting = [asyncio.ensure_future(queue.decide(event(number))) for number in range(count)]
+        await asyncio.sleep(0)
+        time.sleep(0.1)
+        task = asyncio.create_task(queue.run())
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        task.cancel()
+        return sum(isinstance(answer, QueueFull) for answer in answers)
+
+    assert asyncio.run(asked()) == turned_away
+
+
 def test_another_attempt_is_waited_for_within_the_limit():
     (answer,) = asyncio.run(running(Counting(pending=3), 1))
     assert isinstance(answer, Unknown)
