@@ -37,6 +37,7 @@ from cordon.stack.topics import Topic, create_topics
 from cordon.stack.valkey import Valkey
 from cordon.tiles import check, count
 from features.catalogue import Catalogue, load
+from features.node import Limits
 from features.redis_store import connect
 from features.store import OnlineStore
 
@@ -46,6 +47,8 @@ FRESH_MS_MAX: Final = 100
 CHECKPOINTS_MS: Final = 5_000
 TICK_S: Final = 0.01
 TICKS_MAX: Final = 100
+# Who looks at the store waits for it, also while it waits for its disk.
+PATIENT: Final = Limits(read_s=30.0)
 """That go into one transaction, at most."""
 
 
@@ -136,7 +139,7 @@ class Reader:
         self._node = node
         self._catalogue = catalogue
         self._partitions = partitions
-        self.store: OnlineStore = connect(node.url, catalogue, PSEUDONYMS.tenant)
+        self.store: OnlineStore = connect(node.url, catalogue, PSEUDONYMS.tenant, PATIENT)
 
     def another(self) -> "Reader":
         """For another thread."""
