@@ -295,13 +295,13 @@ class Batcher:
     ) -> list[tuple[Inbound, Waiter]]:
         """The first of a lane; who waited too long is turned away, unless all that wait are taken: whatever
         kept the loop from them, it is no overload."""
-        now_s = now_s if len(lane) > size_max else -math.inf
+        overload = len(lane) > size_max
         taken: list[tuple[Inbound, Waiter]] = []
         while lane and len(taken) < size_max:
             inbound, waiter, until_s = lane.popleft()
             if waiter.done():
                 continue  # the caller went away
-            if now_s > until_s:
+            if overload and now_s > until_s:
                 waiter.set_exception(QueueFull())
             else:
                 taken.append((inbound, waiter))

@@ -238,8 +238,6 @@ class Journal:
         """
         if self._failed is not None:
             raise JournalUnavailable(self._failed)
-        if (fenced := self._fenced()) is not None:
-            raise fenced
         if max(map(len, bodies)) > RECORD_BYTES_MAX:
             raise ValueError(f"a record has more than {RECORD_BYTES_MAX} bytes")
         written = Written(bodies, time.monotonic() + within_s)
@@ -281,13 +279,14 @@ class Journal:
         """Write what waits, as one batch."""
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         now_s = time.monotonic()
-        late = JournalLate(f"{self.directory}: the disk stood still")
+        batch = [written for written in waiting if now_s <= written.by_s]
         for written in waiting:
-            written.failure = late if now_s > written.by_s else None
-        batch = [written for written in waiting if written.failure is None]
+            if now_s > written.by_s:
+                written.failure = JournalLate(f"{self.directory}: the disk stood still")
         if not batch:
             return
-        if (fenced := self._fenced()) is not None:
+        if self.mark.epoch != self.epoch:
+            fenced = JournalFenced(f"{self.directory}: writer {self.mark.epoch} took over from {self.epoch}")
             for written in batch:
                 written.failure = fenced
             raise fenced
@@ -337,11 +336,6 @@ class Journal:
         self._failed = f"{self.directory}: {error.strerror}"
         for written in batch:
             written.failure = JournalUnavailable(self._failed)
-
-    def _fenced(self) -> JournalFenced | None:
-        if self.mark.epoch == self.epoch:
-            return None
-        return JournalFenced(f"{self.directory}: writer {self.mark.epoch} took over from {self.epoch}")
 
     def revive(self) -> bool:
         """Open again after a failure, if the disk allows; whether it did. Raises `Damage`.

@@ -47,9 +47,9 @@ FRESH_MS_MAX: Final = 100
 CHECKPOINTS_MS: Final = 5_000
 TICK_S: Final = 0.01
 TICKS_MAX: Final = 100
-# Who looks at the store waits for it, also while it waits for its disk.
-PATIENT: Final = Limits(read_s=30.0)
 """That go into one transaction, at most."""
+PATIENT: Final = Limits(read_s=30.0)
+"""Who looks at the store waits for it, also while it waits for its disk."""
 
 
 def main() -> None:
