@@ -19,6 +19,7 @@ from api.decide import Policy
 from api.drawn import Drawn
 from api.engine import Engine, Limits
 from api.gauge import FreshnessGauge
+from api.intake.calls import best as best_commands
 from api.intake.compiled import best
 from api.journal import Journal, JournalBusy
 from api.judge import Judge
@@ -127,7 +128,7 @@ def pseudonyms_of(config: ServiceConfig) -> Pseudonyms:
 def store_of(config: ServiceConfig, catalogue: Catalogue) -> OnlineStore:
     """The online store; nothing is sent yet."""
     limits = StoreLimits(config.redis_connect_timeout_ms / 1_000, config.redis_timeout_ms / 1_000)
-    return connect(config.redis, catalogue, config.tenant, limits)
+    return connect(config.redis, catalogue, config.tenant, limits, commands=best_commands)
 
 
 def vault_of(config: ServiceConfig) -> Vault:

@@ -15,6 +15,7 @@ from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
+from api.phrases import Phrases, brief_of, rest_of
 from api.record import DECISION_VERSION, Kind, members
 from api.rules.feed import Update
 from api.rules.rule import Circumstances, RuleSet, Vector, unit_of
@@ -25,7 +26,7 @@ from features.catalogue import Catalogue
 from features.evaluate import Row
 from features.state import DamagedState
 from features.store import Observed
-from models.kernel.vectors import Columns, Lists, Matrix, Texts, Vectors
+from models.kernel.vectors import Columns, Lists, Matrix, Sight, Texts, Vectors
 from models.reasons import Reason, load_reasons
 
 REASONS_MAX: Final = 4
@@ -50,8 +51,18 @@ class Read(Struct, frozen=True, gc=False):
         targets = zip(self.work.arrival.targets, self.seen.numbers, strict=True)
         return {target.entity: (generation, n) for target, n in targets if n}
 
+    @property
+    def sight(self) -> Sight:
+        """What vectors need."""
+        work, seen = self.work, self.seen
+        if seen is None:
+            return work.time_ms, work.values, work.identity, (), (), ()
+        return (
+            work.time_ms, work.values, work.identity, work.arrival.targets, seen.states, seen.repeated
+        )  # fmt: skip
+
     def row(self, *, history: bool = True) -> Row:
-        """What the evaluator needs."""
+        """`sight` with dictionaries, for the evaluator."""
         states: dict[str, bytes | None] = {}
         repeated: dict[str, bool] = {}
         if history and self.seen is not None:
@@ -101,6 +112,7 @@ class Judge:
         self._names = catalogue.names
         self._follow(rules)
         self._telling = Telling()
+        self._phrases = Phrases()
         self.code = code
         self._shared = Shared(
             {"catalogue": catalogue.vector_fingerprint, "state": catalogue.state_fingerprint, "code": code}
@@ -180,16 +192,16 @@ class Judge:
             {"decided_ms": now_ms, "versions": shared.versions_raw, "freshness": shared.freshness_raw}
         )
         timed = members({"stages_us": taken})
-        made = []
+        rests, made = self._phrases.rests(decisions), []
         for i, read in enumerate(reads):
             decision, work = decisions[i], read.work
-            brief, said = _brief(decision, reasons[i]), self._telling.of(decision.rules)
-            rest = _rest(decision)
-            rest["order"], rest["claim"] = read.order(generation), read.claim
+            said = self._telling.of(decision.rules)
+            brief, kept = self._phrases.brief(decision, reasons[i])
             # What its receipt keeps comes first; what many records share was encoded once.
-            head = b"{%b,%b,%b,%b" % (opened, work.core, dated, members(brief))
-            payload = b'%b,%b,%b,%b,"features":%b,%b}' % (
-                head, work.own, members(rest), said.members, texts[i], timed,
+            head = b"{%b,%b,%b,%b" % (opened, work.core, dated, kept)
+            payload = b'%b,%b,%b,"order":%b,"claim":"%b",%b,"features":%b,%b}' % (
+                head, work.own, rests[i], self._order(read, generation), read.claim.encode(), said.members,
+                texts[i], timed,
             )  # fmt: skip
             record = {
                 **brief, "id": work.id, "decided_ms": now_ms, "versions": shared.versions,
@@ -238,6 +250,11 @@ class Judge:
             for case, row, verdict in zip(cases, rows, verdicts, strict=True)
         ]
 
+    def _order(self, read: Read, generation: str) -> bytes:
+        if read.seen is None:
+            return b"{}"
+        return self._phrases.order(read.work.arrival.targets, read.seen.numbers, generation)
+
     def _snoozed(self, now_ms: int) -> frozenset[tuple[str, str]]:
         if not self.snoozes:
             return _NONE
@@ -246,7 +263,10 @@ class Judge:
     def _vectors(self, reads: Sequence[Read]) -> tuple[Matrix, Lists, Texts, list[list[str]]]:
         degraded: list[list[str]] = [["features"] if read.seen is None else [] for read in reads]
         try:
-            return *self._evaluator.of([read.row() for read in reads], self._used), degraded
+            made = self._evaluator.of_seen([read.sight for read in reads], self._used)
+            if made is None:
+                made = self._evaluator.of([read.row() for read in reads], self._used)
+            return *made, degraded
         except DamagedState:
             rows = [self._one_vector(read, parts) for read, parts in zip(reads, degraded, strict=True)]
             matrix = np.concatenate([row for row, _, _ in rows])
@@ -358,39 +378,9 @@ _POLICY_TEXTS: Final = load_reasons().policies
 
 def shown(decision: Decision) -> dict[str, Any]:
     """The decision's own part of a record, without its reasons."""
-    brief = _brief(decision, [])
+    brief = brief_of(decision, [])
     del brief["reasons"]
-    return {**brief, **_rest(decision), **told(decision.rules)}
-
-
-def _brief(decision: Decision, reasons: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a receipt keeps of a decision."""
-    verdict = decision.verdict
-    guard = {} if decision.guard is None else {"guard": decision.guard}
-    return {
-        "outcome": decision.outcome.word,
-        "score": None if verdict is None else verdict.score,
-        "reasons": reasons,
-        "degraded": list(decision.degraded),
-        **guard,
-    }
-
-
-def _rest(decision: Decision) -> dict[str, Any]:
-    """What only the record has, its rules' results apart."""
-    verdict = decision.verdict
-    return {
-        "probability": None if verdict is None else verdict.probability,
-        "margin": None if verdict is None else verdict.margin,
-        "expected_loss": None if verdict is None else verdict.expected_loss,
-        "scored_by": None if verdict is None else verdict.source,
-        "winner": _voice(decision.winner),
-        "others": [_voice(voice) for voice in decision.others],
-    }
-
-
-def _voice(voice: Any) -> dict[str, str]:
-    return {"by": voice.by, "id": voice.id, "outcome": voice.outcome.word}
+    return {**brief, **rest_of(decision), **told(decision.rules)}
 
 
 def _reason(reason: Reason) -> dict[str, Any]:

@@ -34,19 +34,23 @@ class Origins:
     """
 
     def __init__(self) -> None:
-        self._origins: dict[str, bytes] = {}
+        self.known: dict[str, bytes] = {}
 
     def opened(self, arrival: Arrival, now_ms: int) -> bytes:
         """The arrival's open claim as it is stored."""
         claim = _CLAIM.pack(OPEN, arrival.content, arrival.owner, now_ms)
-        self._origins[arrival.key] = claim[1:]
-        if len(self._origins) > KEPT:
-            del self._origins[next(iter(self._origins))]
+        self.known[arrival.key] = claim[1:]
+        self.trim()
         return claim + arrival.payload
+
+    def trim(self) -> None:
+        """Forget the oldest of too many."""
+        while len(self.known) > KEPT:
+            del self.known[next(iter(self.known))]
 
     def answered(self, key: str, owner: bytes, answer: bytes) -> bytes:
         """The answered claim as it is stored, if this `owner` holds it."""
-        origin = self._origins.pop(key, None)
+        origin = self.known.pop(key, None)
         if origin is None or origin[16:32] != owner:
             return _CLAIM.pack(ANSWERED, b"", owner, 0) + answer
         return b"".join((b"\x02", origin, answer))

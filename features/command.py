@@ -12,7 +12,7 @@ from features.library import (
     pack_arrival,
     pack_assertion,
 )
-from features.resp import Command, Reply, Word
+from features.resp import Command, Packed, Reply, Word
 from features.state import Assertion
 from features.store import Arrival, Observed, Status, StoreMisused, Target
 
@@ -25,15 +25,15 @@ class Commands:
     def __init__(self, catalogue: Catalogue, tenant: str, takeover_ms: int) -> None:
         self.keys = Keys(tenant, catalogue.state_fingerprint)
         self.takeover_ms = takeover_ms
-        self._origins = Origins()
+        self.origins = Origins()
         # Both ends of an entity's keys: what stands before the pseudonym, and after it.
-        self._ends = {name: self.keys.state(name, "\0").split("\0") for name in catalogue.entities}
+        self.ends = {name: self.keys.state(name, "\0").split("\0") for name in catalogue.entities}
         self._layouts = catalogue.layouts
         self._merges = {name: function_name(catalogue, "merge", name) for name in catalogue.entities}
-        self._arrive = function_name(catalogue, "arrive")
+        self.arrive_name = function_name(catalogue, "arrive")
         self._claim = function_name(catalogue, "claim")
         self._observe = function_name(catalogue, "observe")
-        self._complete = function_name(catalogue, "complete")
+        self.complete_name = function_name(catalogue, "complete")
         self._release = function_name(catalogue, "release")
         self._unindex = function_name(catalogue, "unindex")
 
@@ -41,15 +41,33 @@ class Commands:
         """Claim and observe all targets at once: a single node only."""
         targets = b"".join([target.packed for target in arrival.targets])
         argument = pack_arrival(arrival, targets, now_ms, deadline_ms, self.takeover_ms)
-        claim = self._origins.opened(arrival, now_ms)
-        ends = self._ends
+        claim = self.origins.opened(arrival, now_ms)
+        ends = self.ends
         keys = [pseudonym.join(ends[entity]) for entity, pseudonym, _ in arrival.targets]
-        return ("FCALL", self._arrive, 1 + len(keys), self.keys.claim(arrival.key), *keys, argument, claim)
+        return (
+            "FCALL",
+            self.arrive_name,
+            1 + len(keys),
+            self.keys.claim(arrival.key),
+            *keys,
+            argument,
+            claim,
+        )
+
+    def arrivals(
+        self, arrivals: Sequence[Arrival], now_ms: int, deadline_ms: int
+    ) -> Sequence[Command | Packed]:
+        """`arrive` of each."""
+        return [self.arrive(arrival, now_ms, deadline_ms) for arrival in arrivals]
+
+    def answers(self, answers: Sequence[tuple[str, bytes, bytes]]) -> Sequence[Command | Packed]:
+        """`complete` of each."""
+        return [self.complete(*answer) for answer in answers]
 
     def claim(self, arrival: Arrival, now_ms: int, deadline_ms: int) -> Command:
         """Claim only."""
         argument = pack_arrival(arrival, b"", now_ms, deadline_ms, self.takeover_ms)
-        claim = self._origins.opened(arrival, now_ms)
+        claim = self.origins.opened(arrival, now_ms)
         return ("FCALL", self._claim, 1, self.keys.claim(arrival.key), argument, claim)
 
     def observe(self, target: Target, observe: bool, deadline_ms: int) -> Command:
@@ -59,8 +77,8 @@ class Commands:
 
     def complete(self, key: str, owner: bytes, answer: bytes) -> Command:
         """Answer an own claim."""
-        claim = self._origins.answered(key, owner, answer)
-        return ("FCALL", self._complete, 1, self.keys.claim(key), CLAIM_LIFETIME_S, claim)
+        claim = self.origins.answered(key, owner, answer)
+        return ("FCALL", self.complete_name, 1, self.keys.claim(key), CLAIM_LIFETIME_S, claim)
 
     def release(self, key: str, owner: bytes) -> Command:
         """Give up an own claim that was not answered."""
@@ -104,8 +122,8 @@ def observed(reply: Reply) -> Observed:
 
 def gathered(status: Status, numbers: Sequence[Reply], states: Sequence[Reply]) -> Observed:
     """A taken claim with its targets; a negative running number says that the event was counted before."""
-    counted = cast(Sequence[int], numbers)
+    counted = cast(tuple[int, ...], tuple(numbers))
     before = cast(tuple[bytes | None, ...], tuple(states))
     if min(counted, default=0) >= 0:
-        return Observed(status, None, before, tuple(counted), (False,) * len(counted))
+        return Observed(status, None, before, counted, (False,) * len(counted))
     return Observed(status, None, before, tuple(map(abs, counted)), tuple(n < 0 for n in counted))

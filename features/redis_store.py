@@ -32,7 +32,16 @@ from features.node import (
     run_id,
     token,
 )
-from features.resp import Address, Answer, Command, Connection, FunctionMissing, Owed, Reply
+from features.resp import (
+    Address,
+    Answer,
+    Command,
+    Connection,
+    FunctionMissing,
+    Owed,
+    Packed,
+    Reply,
+)
 from features.state import Assertion
 from features.store import Arrival, Claim, Observed, OnlineStore, Positions, StoreUnavailable
 from features.watch import watch
@@ -44,15 +53,19 @@ def connect(
     tenant: str,
     limits: Limits | None = None,
     new_token: Callable[[], str] = lambda: secrets.token_hex(8),
+    commands: Callable[[Catalogue, str, int], Commands] = Commands,
 ) -> OnlineStore:
     """The store at `unix:///path`, `redis://host:port/db` or `cluster://host:port,host:port`.
 
     One store per thread. Nothing is sent yet: whether the server is there, and fit, shows at the first
-    call. `new_token` names the generation of an empty store. Raises `StoreMisused` for another URL.
+    call. `new_token` names the generation of an empty store. `commands`: how a single node's
+    are made. Raises `StoreMisused` for another URL.
     """
     if url.startswith("cluster://"):
         return ClusterStore(addresses(url), catalogue, tenant, limits or Limits(), new_token)
-    return RedisStore(Address.parse(url), catalogue, tenant, limits or Limits(), new_token)
+    limits = limits or Limits()
+    made = commands(catalogue, tenant, limits.takeover_ms)
+    return RedisStore(Address.parse(url), catalogue, made, limits, new_token)
 
 
 def addresses(url: str) -> tuple[Address, ...]:
@@ -69,7 +82,7 @@ class _Flight:
     """Arrivals whose replies nobody has read: all commands that were sent, how many precede theirs, and until
     when to wait."""
 
-    sent: list[Command]
+    sent: Sequence[Command | Packed]
     before: int
     owed: Owed
     until_s: float
@@ -82,12 +95,12 @@ class RedisStore:
         self,
         address: Address,
         catalogue: Catalogue,
-        tenant: str,
+        commands: Commands,
         limits: Limits,
         new_token: Callable[[], str],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._commands = Commands(catalogue, tenant, limits.takeover_ms)
+        self._commands = commands
         self._catalogue = catalogue
         self._new_token = new_token
         self._token: bytes | None = None
@@ -132,9 +145,8 @@ class RedisStore:
         if self._answered:
             before.insert(0, commands.forget(self._answered))
             self._answered = []
-        calls = [commands.arrive(a, now_ms, deadline_ms) for a in arrivals]
         last: Command = ("GET", commands.keys.generation)
-        sent = [*before, *calls, last]
+        sent = [*before, *commands.arrivals(arrivals, now_ms, deadline_ms), last]
         return _Flight(sent, len(before), self._connection.post(sent), until_s)
 
     def _landed(self, flight: _Flight) -> list[Observed]:
@@ -146,13 +158,12 @@ class RedisStore:
 
     def complete(self, answers: Sequence[tuple[str, bytes, bytes]]) -> list[bool]:
         """See `OnlineStore.complete`."""
-        replies = self._ask([self._commands.complete(*answer) for answer in answers])
+        replies = self._ask(self._commands.answers(answers))
         return self._completed([key for key, _, _ in answers], replies)
 
     def post(self, answers: Sequence[tuple[str, bytes, bytes]]) -> None:
         """See `OnlineStore.post`."""
-        completing = [self._commands.complete(*answer) for answer in answers]
-        owed = self._connection.post(completing, later=True)
+        owed = self._connection.post(self._commands.answers(answers), later=True)
         self._posted.append(([key for key, _, _ in answers], owed))
 
     def flush(self) -> None:
@@ -244,12 +255,12 @@ class RedisStore:
         if self._watch is not None:
             self._watch.close()
 
-    def _ask(self, commands: Sequence[Command], limit_s: float | None = None) -> list[Reply]:
+    def _ask(self, commands: Sequence[Command | Packed], limit_s: float | None = None) -> list[Reply]:
         """Replies. Raises the first error."""
         return self._repaired(commands, self._connection.pipeline(commands, limit_s), limit_s)
 
     def _repaired(
-        self, commands: Sequence[Command], answers: list[Answer], limit_s: float | None
+        self, commands: Sequence[Command | Packed], answers: list[Answer], limit_s: float | None
     ) -> list[Reply]:
         """The replies; functions that the server lost are loaded and called again. Raises the first error."""
         lost = [i for i, answer in enumerate(answers) if isinstance(answer, FunctionMissing)]

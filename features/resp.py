@@ -25,6 +25,8 @@ from features.watch import Watch
 
 Word = bytes | str | int
 Command = tuple[Word, ...]
+Packed = bytes
+"""A command as it goes over the wire."""
 Reply = bytes | int | None | list["Reply"]
 READ_BYTES: Final = 262_144
 SEND_BYTES: Final = 4_194_304
@@ -35,7 +37,11 @@ _PASSING: Final = frozenset(
 )
 _NOTHING: Final = object()
 # The stub of hiredis allows commands of one word only.
-_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
+_pack_words: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
+
+
+def _pack(command: Command | Packed) -> bytes:
+    return command if isinstance(command, bytes) else _pack_words(command)
 
 
 class FunctionMissing(StoreUnavailable):
@@ -157,14 +163,14 @@ class Connection:
             raise answer
         return answer
 
-    def pipeline(self, commands: Sequence[Command], limit_s: float | None = None) -> list[Answer]:
+    def pipeline(self, commands: Sequence[Command | Packed], limit_s: float | None = None) -> list[Answer]:
         """Send all, then read all replies; an error reply is returned in its place.
 
         Raises `StoreUnavailable` when the server is not there or slow: what it did is then unknown.
         """
         return self.settle(self.post(commands), limit_s)
 
-    def post(self, commands: Sequence[Command], *, later: bool = False) -> Owed:
+    def post(self, commands: Sequence[Command | Packed], *, later: bool = False) -> Owed:
         """Send all and wait for nothing; `settle` gives the replies. Raises `StoreUnavailable`.
 
         `later`: they go with whatever is sent next, or by `flush`, or when their replies are asked for, so

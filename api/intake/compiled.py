@@ -30,7 +30,7 @@ _NAME: Final = "cordon_intake"
 INTAKE: Final = Source(
     "intake",
     Path(__file__).parent,
-    ("module.c", "parse.c", "identify.c", "observe.c", "blake2b.c"),
+    ("module.c", "parse.c", "identify.c", "observe.c", "calls.c", "blake2b.c"),
     ("intake.h", "blake2b.h"),
     (f"-I{sysconfig.get_paths()['include']}", f"-DCORDON_ABI={sysconfig.get_config_var('SOABI')}"),
 )

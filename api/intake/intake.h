@@ -18,6 +18,7 @@
 extern PyTypeObject Parser_Type;
 extern PyTypeObject Identifier_Type;
 extern PyTypeObject Observer_Type;
+extern PyTypeObject Calls_Type;
 
 /* None, for what is not plainly regular; out of memory is an error all the same. Drops `made`. */
 PyObject *irregular(PyObject *made);

@@ -46,7 +46,8 @@ PyMODINIT_FUNC PyInit_cordon_intake(void)
     PyObject *module = PyModule_Create(&MODULE);
     if (module != NULL && (PyModule_AddType(module, &Parser_Type) < 0 ||
                            PyModule_AddType(module, &Identifier_Type) < 0 ||
-                           PyModule_AddType(module, &Observer_Type) < 0)) {
+                           PyModule_AddType(module, &Observer_Type) < 0 ||
+                           PyModule_AddType(module, &Calls_Type) < 0)) {
         Py_CLEAR(module);
     }
     return module;

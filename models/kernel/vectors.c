@@ -19,6 +19,7 @@ extern object_t _Py_NoneStruct;
 #define NONE (&_Py_NoneStruct)
 
 object_t *PyTuple_GetItem(object_t *tuple, ptrdiff_t place);
+ptrdiff_t PyTuple_Size(object_t *tuple);
 object_t *PyList_GetItem(object_t *list, ptrdiff_t place);
 ptrdiff_t PyList_Size(object_t *list);
 object_t *PyList_New(ptrdiff_t length);
@@ -47,6 +48,8 @@ enum { NOT_EQUAL = 3 };
 enum { SHAPE = 5, WINDOW = 5, TILE = 9, HEAD = 4, SEEN = 6 };
 enum { OF_HOUR, OF_WEEKDAY, OF_TIME_OF_DAY, OF_PRESENT, OF_MISMATCH, OF_REFERENCE, OF_CATEGORY, OF_NUMBER };
 enum { ROW_TIME, ROW_VALUES, ROW_IDENTITY, ROW_STATES, ROW_REPEATED };
+/* A `Sight` begins as a row does. */
+enum { SIGHT_TARGETS = 3, SIGHT_STATES, SIGHT_REPEATED, SIGHT };
 
 /* One of `Plan.readers`. `table`: a dictionary from texts or categories to numbers. */
 typedef struct {
@@ -350,12 +353,72 @@ static int read_number(const reader_t *reader, object_t *values, int64_t time_ms
     return 1;
 }
 
+/* An entity's state, or None, is there; `holds`: it holds the transaction already. 0 where it is no state. */
+static int hold(const plan_t *plan, int64_t e, object_t *state, int holds)
+{
+    if (holds < 0) {
+        return 0;
+    }
+    plan->kind[e] = holds ? 2 : 1;
+    if (state != NONE) {
+        char *start;
+        ptrdiff_t length;
+        if (PyBytes_AsStringAndSize(state, &start, &length) != 0) {
+            return 0;
+        }
+        plan->state[e] = (const unsigned char *)start;
+        plan->length[e] = length;
+    }
+    return 1;
+}
+
+/* The states of a row. */
+static int take_states(const plan_t *plan, object_t *row, object_t *entities)
+{
+    object_t *states = PyTuple_GetItem(row, ROW_STATES), *repeated = PyTuple_GetItem(row, ROW_REPEATED);
+    for (int64_t e = 0; states != NULL && repeated != NULL && e < plan->entities; e++) {
+        object_t *name = plan->entity_names[e];
+        object_t *present = PyDict_GetItemWithError(entities, name);
+        object_t *state = PyDict_GetItemWithError(states, name);
+        if (present == NULL || state == NULL) {
+            if (PyErr_Occurred() != NULL) {
+                return 0;
+            }
+            continue;
+        }
+        object_t *again = known(repeated, name);
+        if (!hold(plan, e, state, again == NULL ? -1 : PyObject_IsTrue(again))) {
+            return 0;
+        }
+    }
+    return states != NULL && repeated != NULL;
+}
+
+/* The states of a `Sight`: those of its targets, which come in the plan's order, by the plan's own names. */
+static int take_seen(const plan_t *plan, object_t *sight)
+{
+    object_t *targets = PyTuple_GetItem(sight, SIGHT_TARGETS), *states = PyTuple_GetItem(sight, SIGHT_STATES);
+    object_t *repeated = PyTuple_GetItem(sight, SIGHT_REPEATED);
+    ptrdiff_t count = targets == NULL ? -1 : PyTuple_Size(targets), t = 0;
+    for (int64_t e = 0; t < count && e < plan->entities; e++) {
+        object_t *target = PyTuple_GetItem(targets, t);
+        if (target == NULL || PyTuple_GetItem(target, 0) != plan->entity_names[e]) {
+            continue;
+        }
+        object_t *state = PyTuple_GetItem(states, t), *again = PyTuple_GetItem(repeated, t);
+        if (state == NULL || again == NULL || !hold(plan, e, state, PyObject_IsTrue(again))) {
+            return 0;
+        }
+        t++;
+    }
+    return t == count;
+}
+
 /* What `Evaluator._pack` makes of a row, into the plan's room; 0 where something is not usual. */
 static int take(const plan_t *plan, object_t *row, int64_t *time_ms, int64_t *at_place)
 {
     object_t *values = PyTuple_GetItem(row, ROW_VALUES), *identity = PyTuple_GetItem(row, ROW_IDENTITY);
-    object_t *states = PyTuple_GetItem(row, ROW_STATES), *repeated = PyTuple_GetItem(row, ROW_REPEATED);
-    if (values == NULL || identity == NULL || states == NULL || repeated == NULL) {
+    if (values == NULL || identity == NULL) {
         return 0;
     }
     object_t *entities = PyTuple_GetItem(identity, 0), *marks = PyTuple_GetItem(identity, 1);
@@ -364,32 +427,11 @@ static int take(const plan_t *plan, object_t *row, int64_t *time_ms, int64_t *at
         return 0;
     }
     for (int64_t e = 0; e < plan->entities; e++) {
-        object_t *name = plan->entity_names[e];
-        object_t *present = PyDict_GetItemWithError(entities, name);
-        object_t *state = PyDict_GetItemWithError(states, name);
         plan->kind[e] = plan->length[e] = 0;
         plan->state[e] = NULL;
-        if (present == NULL || state == NULL) {
-            if (PyErr_Occurred() != NULL) {
-                return 0;
-            }
-            continue;
-        }
-        object_t *again = known(repeated, name);
-        int holds = again == NULL ? -1 : PyObject_IsTrue(again);
-        if (holds < 0) {
-            return 0;
-        }
-        plan->kind[e] = holds ? 2 : 1;
-        if (state != NONE) {
-            char *start;
-            ptrdiff_t length;
-            if (PyBytes_AsStringAndSize(state, &start, &length) != 0) {
-                return 0;
-            }
-            plan->state[e] = (const unsigned char *)start;
-            plan->length[e] = length;
-        }
+    }
+    if (!(PyTuple_Size(row) == SIGHT ? take_seen(plan, row) : take_states(plan, row, entities))) {
+        return 0;
     }
     for (int64_t i = 0; i < plan->numbers; i++) {
         if (!integer(known(values, plan->number_names[i]), -1, &plan->number[i])) {
@@ -609,7 +651,7 @@ static int write_texts(object_t *texts, const float *matrix, ptrdiff_t count, in
     return done;
 }
 
-/* `rows`: a list of `Row`. `out`: float32 [n, features], filled. `lists` gets a list of each row's `wanted`
+/* `rows`: a list of `Row` or `Sight`. `out`: float32 [n, features], filled. `lists` gets a list of each row's `wanted`
  * columns, `texts` each row as JSON; `encode` makes JSON of a list of numbers, and is asked once.
  * DONE, or LEFT where a row is damaged or not usual. */
 int cordon_vectors(const plan_t *plan, object_t *rows, object_t *out, const int64_t *wanted, int64_t columns,

@@ -9,7 +9,7 @@ the reference, and serves where there is no compiler and for rows that are not a
 import ctypes
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 
 from features.catalogue import Catalogue
 from features.evaluate import HEADER, Evaluator, Row
+from features.event import Identity
 from features.feature import FieldTerm
+from features.measure import Scalar
 from features.schema import Schema
 from features.state import FORMAT
+from features.store import Target
 from models.kernel.build import Source, library, report
 from models.kernel.errors import NotBuilt
 
@@ -31,6 +34,11 @@ VECTORS: Final = Source("vectors", Path(__file__).parent, ("vectors.c",), ("abi.
 Matrix = NDArray[np.float32]
 Lists = list[list[float | None]]
 Texts = list[bytes]
+Sight = tuple[
+    int, Mapping[str, Scalar], Identity, tuple[Target, ...], tuple[bytes | None, ...], tuple[bool, ...]
+]
+"""A transaction as the store saw it, without dictionaries of its own: time, fields, identity, targets; of
+each target its state before, and whether that holds the transaction already."""
 _KINDS: Final = ("hour", "weekday", "time_of_day", "present", "mismatch", "reference", "category", "number")
 _DONE: Final = 0
 _COUNTS: Final = (
@@ -105,17 +113,29 @@ class Vectors:
 
         Raises `DamagedState`.
         """
+        found = self._made(rows, columns)
+        if found is not None:
+            return found
         if self._call is not None:
-            matrix = np.empty((len(rows), self._width), np.float32)
-            lists: Lists = []
-            texts: Texts = []
-            wanted = columns.address, len(columns.places)
-            if self._call(self._address, rows, matrix, *wanted, lists, texts, _encode) == _DONE:
-                return matrix, lists, texts
-            self.left += 1
             # Damaged or unusual: the evaluator knows which, and what to say of it.
+            self.left += 1
         matrix = self._evaluator.vectors(rows)
         return matrix, _shown(matrix[:, columns.places]), [_encode(row) for row in _shown(matrix)]
+
+    def of_seen(self, seen: list[Sight], columns: Columns) -> tuple[Matrix, Lists, Texts] | None:
+        """`of` of what the store answered; `None` where `of` has to be asked."""
+        return self._made(seen, columns)
+
+    def _made(self, rows: list[Row] | list[Sight], columns: Columns) -> tuple[Matrix, Lists, Texts] | None:
+        if self._call is None:
+            return None
+        matrix = np.empty((len(rows), self._width), np.float32)
+        lists: Lists = []
+        texts: Texts = []
+        wanted = columns.address, len(columns.places)
+        if self._call(self._address, rows, matrix, *wanted, lists, texts, _encode) != _DONE:
+            return None
+        return matrix, lists, texts
 
     def warm_up(self) -> None:
         """Compile or load the kernels, so that the first decision does not wait for them."""

@@ -14,7 +14,8 @@ from features import DAY, HOUR, MINUTE, Catalogue, Window, handbook, payments
 from features.evaluate import Row
 from features.event import Identity
 from features.state import DamagedState
-from models.kernel.vectors import VECTORS, Columns, Vectors
+from features.store import Target
+from models.kernel.vectors import VECTORS, Columns, Sight, Vectors
 from tests.features import till
 from tests.features.scenario import EPOCH_MS, stream
 
@@ -116,6 +117,49 @@ def test_any_number_is_written_as_the_encoder_writes_it(amounts: list[float]) ->
     rows = [Row(EPOCH_MS, {"amount": amount}, Identity({}, {}), {}, {}) for amount in amounts]
     assert said(compiled, rows) == said(reference, rows)
     assert compiled.left == left
+
+
+def sight_of(row: Row, catalogue: Catalogue) -> Sight:
+    """The row as the store saw it."""
+    names = [name for name in catalogue.entities if name in row.states and name in row.identity.entities]
+    targets = tuple(Target(name, row.identity.entities[name], b"") for name in names)
+    states = tuple(row.states[name] for name in names)
+    return row.time_ms, row.values, row.identity, targets, states, tuple(
+        bool(row.repeated.get(name)) for name in names
+    )  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    name=st.sampled_from([c.name for c in CATALOGUES]),
+    seed=st.integers(0, 2**32),
+    size=st.integers(1, 40),
+    damage=st.booleans(),
+)
+def test_what_the_store_saw_gets_the_same_bits_or_is_left(
+    name: str, seed: int, size: int, damage: bool
+) -> None:
+    compiled, reference = PAIRS[name]
+    rng = random.Random(seed)
+    rows = stream(compiled.catalogue, seed, size, 0.2, rng.sample(STEPS, 3)).rows()
+    if damage:
+        rows = [changed(row, rng) for row in rows]
+    found = compiled.of_seen([sight_of(row, compiled.catalogue) for row in rows], every(compiled))
+    if found is None:
+        assert damage
+        return
+    matrix, *shown = found
+    assert (matrix.shape, matrix.tobytes(), repr(shown)) == said(reference, rows)
+
+
+@pytest.mark.parametrize("names", [("shop", "card"), ("card", "".join(("sh", "op"))), ("card", "nobody")])
+def test_targets_in_another_order_or_of_other_names_are_left(names: tuple[str, ...]) -> None:
+    compiled = PAIRS["till"][0]
+    entities = dict.fromkeys(names, "p")
+    targets = tuple(Target(name, "p", b"") for name in names)
+    sight = (EPOCH_MS, {"amount": 1}, Identity(entities, {}), targets, (None, None), (False, False))
+    assert compiled.of_seen([sight], every(compiled)) is None
+    assert PAIRS["till"][1].of_seen([sight], every(compiled)) is None
 
 
 def test_only_wanted_columns_are_given_as_values() -> None:
