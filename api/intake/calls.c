@@ -149,11 +149,13 @@ static int targets(const Calls *self, room_t *room, PyObject *all, size_t *packe
     *packed = 0;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all); i++) {
         PyObject *target = PyTuple_GET_ITEM(all, i);
-        if (!PyTuple_Check(target) || PyTuple_GET_SIZE(target) != 3 || !PyBytes_CheckExact(PyTuple_GET_ITEM(target, 2))) {
+        if (!PyTuple_Check(target) || PyTuple_GET_SIZE(target) != 3 ||
+            !PyBytes_CheckExact(PyTuple_GET_ITEM(target, 2))) {
             return 0;
         }
         PyObject *ends = PyDict_GetItemWithError(self->ends, PyTuple_GET_ITEM(target, 0));
-        if (ends == NULL || !key_word(room, PyTuple_GET_ITEM(ends, 0), PyTuple_GET_ITEM(target, 1), PyTuple_GET_ITEM(ends, 1))) {
+        if (ends == NULL || !key_word(room, PyTuple_GET_ITEM(ends, 0), PyTuple_GET_ITEM(target, 1),
+                                      PyTuple_GET_ITEM(ends, 1))) {
             return 0;
         }
         *packed += (size_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(target, 2));
@@ -241,7 +243,7 @@ static int complete(const Calls *self, room_t *room, PyObject *answer, PyObject 
     return origin == NULL || PyDict_DelItem(origins, key) == 0;
 }
 
-/* What `room` holds, in front of `commands`' end; it is empty afterwards. */
+/* What `room` holds becomes the last of `commands`; it is empty afterwards. */
 static int append(PyObject *commands, room_t *room)
 {
     if (room->failed) {
@@ -265,7 +267,8 @@ static PyObject *Calls_arrive(PyObject *object, PyObject *const *args, Py_ssize_
         return NULL;
     }
     if (!PyList_CheckExact(args[0]) || !whole(args[1], &now_ms) || now_ms < 0 || !whole(args[2], &deadline_ms) ||
-        deadline_ms < 0 || !PyDict_CheckExact(args[3])) {
+        deadline_ms < 0 || !PyDict_CheckExact(args[3]) || self->takeover_ms < 0 ||
+        self->takeover_ms > UINT32_MAX) {
         return irregular(NULL);
     }
     PyObject *commands = PyList_New(0);
@@ -308,8 +311,8 @@ static int check_ends(PyObject *ends)
     PyObject *both;
     Py_ssize_t at = 0;
     while (PyDict_Next(ends, &at, NULL, &both)) {
-        if (!PyTuple_CheckExact(both) || PyTuple_GET_SIZE(both) != 2 || !PyBytes_CheckExact(PyTuple_GET_ITEM(both, 0)) ||
-            !PyBytes_CheckExact(PyTuple_GET_ITEM(both, 1))) {
+        if (!PyTuple_CheckExact(both) || PyTuple_GET_SIZE(both) != 2 ||
+            !PyBytes_CheckExact(PyTuple_GET_ITEM(both, 0)) || !PyBytes_CheckExact(PyTuple_GET_ITEM(both, 1))) {
             PyErr_SetString(PyExc_TypeError, "both ends of a key are bytes");
             return -1;
         }
@@ -341,7 +344,8 @@ static void Calls_dealloc(PyObject *object)
 
 static PyMethodDef METHODS[] = {
     {"arrive", (PyCFunction)(void (*)(void))Calls_arrive, METH_FASTCALL, "The commands of arrivals, or None."},
-    {"complete", (PyCFunction)(void (*)(void))Calls_complete, METH_FASTCALL, "The commands that answer claims, or None."},
+    {"complete", (PyCFunction)(void (*)(void))Calls_complete, METH_FASTCALL,
+     "The commands that answer claims, or None."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -74,6 +74,8 @@ def test_what_is_not_regular_is_the_references_affair():
         reference, compiled = Commands(*MADE), CompiledCommands(*MADE)
         arrivals = [regular, regular._replace(**deepcopy(change))]
         assert outcome(compiled, arrivals) == outcome(reference, arrivals), change
+    forever = (*MADE[:2], 2**40)
+    assert outcome(CompiledCommands(*forever), [regular]) is outcome(Commands(*forever), [regular])
 
 
 def test_a_client_remembers_so_many_and_no_more():
