@@ -19,7 +19,7 @@ from api.work import Inbound
 PENDING_POLL_S = 0.02
 # How often it is looked for batches of which nobody was told.
 LOOK_S = 0.02
-# Nobody is let in any more while the disk stands still for so long.
+# Nobody is let in any more once the disk has been seen to stand still for so long.
 STUCK_S = 1.0
 # So many must wait for a batch to depart beside the one that is under way: every batch has costs of its own,
 # so that below that it is cheaper, and for all together sooner, to join them.
@@ -91,6 +91,8 @@ class Batcher:
         self._pace_s = 0.0
         self._answered_s = 0.0
         self._stuck = False
+        self._stood_s = 0.0
+        self._turned_s = -math.inf
         self._departed: deque[_Batch] = deque()
         self._recorded: deque[_Batch] = deque()
         self._next_s = -math.inf
@@ -200,12 +202,15 @@ class Batcher:
     def _turn(self) -> bool:
         """Everything that can be done now; whether there was anything."""
         engine, busy, now_s = self._engine, False, asyncio.get_running_loop().time()
+        before_s, self._turned_s = self._turned_s, now_s
         if self._recorded:
             if engine.is_durable(self._recorded[0].flight):
                 # The loop sends what was answered before anything else is done.
                 self._answer()
                 return True
-            self._stuck = now_s - self._recorded[0].began_s > STUCK_S
+            # A process that stood still itself says nothing of the disk: what counts is what was seen of it.
+            self._stood_s += min(now_s - before_s, 2 * LOOK_S)
+            self._stuck = self._stood_s > STUCK_S
         landed = bool(self._departed) and engine.has_landed(self._departed[0].flight)
         if taken := self._take(now_s):
             self._begin(taken, now_s)
@@ -254,7 +259,7 @@ class Batcher:
         batch = self._recorded[0]
         answers = self._engine.answer(batch.flight)
         self._recorded.popleft()
-        self._stuck = False
+        self._stuck, self._stood_s = False, 0.0
         now_s = asyncio.get_running_loop().time()
         if len(answers) == self._size_max:
             took_s = now_s - max(batch.began_s, self._answered_s)

@@ -178,6 +178,29 @@ def test_the_loop_turns_while_store_and_disk_are_at_a_batch():
     assert asyncio.run(asked()) == [([], False), (["record"], False), (["record", "answer"], True)]
 
 
+def test_a_process_that_stood_still_itself_turns_nobody_away(monkeypatch):
+    monkeypatch.setattr("api.batcher.STUCK_S", 0.3)
+
+    async def asked():
+        engine: Any = Waiting()
+        queue = Batcher(engine, lambda: 1, size_max=64, queue_max=1000)
+        task = asyncio.create_task(queue.run())
+        first = asyncio.ensure_future(queue.decide(event(0)))
+        await asyncio.sleep(0)
+        os.eventfd_write(engine.store, 1)
+        await asyncio.sleep(0.05)
+        # As one that was stopped: the disk is not asked meanwhile.
+        time.sleep(0.6)
+        await asyncio.sleep(0.05)
+        recorded, full = list(engine.steps), queue.full
+        os.eventfd_write(engine.disk, 1)
+        answer: Any = await first
+        task.cancel()
+        return recorded, full, answer.transaction_id
+
+    assert asyncio.run(asked()) == (["record"], False, "0")
+
+
 def test_the_loop_goes_on_while_the_disk_stands_until_it_has_stood_for_long(monkeypatch):
     monkeypatch.setattr("api.batcher.STUCK_S", 0.3)
     monkeypatch.setattr("api.batcher.GATHER_S", 0.0)
