@@ -105,6 +105,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parts
 def test_a_service_that_stands_still_for_a_second_shows_in_p99(model: str):
     done = bench("--rate", "100", "--seconds", "6", *WARM, "--model", model, "--stall", "1")
+    assert done.stdout, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["p99_ms"] > 850
     assert report["p50_ms"] < 500
