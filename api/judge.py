@@ -263,7 +263,7 @@ class Judge:
     def _vectors(self, reads: Sequence[Read]) -> tuple[Matrix, Lists, Texts, list[list[str]]]:
         degraded: list[list[str]] = [["features"] if read.seen is None else [] for read in reads]
         try:
-            made = self._evaluator.of_seen([read.sight for read in reads], self._used)
+            made = self._evaluator.compiled([read.sight for read in reads], self._used)
             if made is None:
                 made = self._evaluator.of([read.row() for read in reads], self._used)
             return *made, degraded

@@ -1,7 +1,4 @@
-"""The store's commands by compiled code: `features.command.Commands`, as they go over the wire.
-
-Made as words first, a transaction's two commands cost as much as what the store then does.
-"""
+"""The store's commands by compiled code: `features.command.Commands`, as they go over the wire."""
 
 import logging
 from collections.abc import Callable, Sequence

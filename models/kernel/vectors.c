@@ -651,8 +651,8 @@ static int write_texts(object_t *texts, const float *matrix, ptrdiff_t count, in
     return done;
 }
 
-/* `rows`: a list of `Row` or `Sight`. `out`: float32 [n, features], filled. `lists` gets a list of each row's `wanted`
- * columns, `texts` each row as JSON; `encode` makes JSON of a list of numbers, and is asked once.
+/* `rows`: a list of `Row` or `Sight`. `out`: float32 [n, features], filled. `lists` gets a list of each row's
+ * `wanted` columns, `texts` each row as JSON; `encode` makes JSON of a list of numbers, and is asked once.
  * DONE, or LEFT where a row is damaged or not usual. */
 int cordon_vectors(const plan_t *plan, object_t *rows, object_t *out, const int64_t *wanted, int64_t columns,
                    object_t *lists, object_t *texts, object_t *encode)

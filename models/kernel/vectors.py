@@ -113,7 +113,7 @@ class Vectors:
 
         Raises `DamagedState`.
         """
-        found = self._made(rows, columns)
+        found = self.compiled(rows, columns)
         if found is not None:
             return found
         if self._call is not None:
@@ -122,11 +122,8 @@ class Vectors:
         matrix = self._evaluator.vectors(rows)
         return matrix, _shown(matrix[:, columns.places]), [_encode(row) for row in _shown(matrix)]
 
-    def of_seen(self, seen: list[Sight], columns: Columns) -> tuple[Matrix, Lists, Texts] | None:
-        """`of` of what the store answered; `None` where `of` has to be asked."""
-        return self._made(seen, columns)
-
-    def _made(self, rows: list[Row] | list[Sight], columns: Columns) -> tuple[Matrix, Lists, Texts] | None:
+    def compiled(self, rows: list[Row] | list[Sight], columns: Columns) -> tuple[Matrix, Lists, Texts] | None:
+        """`of` by the compiled form alone; `None` where it leaves them to the evaluator."""
         if self._call is None:
             return None
         matrix = np.empty((len(rows), self._width), np.float32)

@@ -86,21 +86,28 @@ def test_a_stream_gets_the_same_bits(catalogue: Catalogue) -> None:
     assert compiled.left == 0
 
 
-@settings(max_examples=150, deadline=None)
-@given(
+ANY_ROWS = given(
     name=st.sampled_from([c.name for c in CATALOGUES]),
     seed=st.integers(0, 2**32),
     size=st.integers(1, 60),
     damage=st.booleans(),
 )
+
+
+def drawn(name: str, seed: int, size: int, damage: bool) -> list[Row]:
+    """A stream's rows, `damage`: with changes."""
+    rng = random.Random(seed)
+    rows = stream(PAIRS[name][0].catalogue, seed, size, 0.2, rng.sample(STEPS, 3)).rows()
+    return [changed(row, rng) for row in rows] if damage else rows
+
+
+@settings(max_examples=150, deadline=None)
+@ANY_ROWS
 def test_any_rows_get_the_same_bits_or_the_same_refusal(
     name: str, seed: int, size: int, damage: bool
 ) -> None:
     compiled, reference = PAIRS[name]
-    rng = random.Random(seed)
-    rows = stream(compiled.catalogue, seed, size, 0.2, rng.sample(STEPS, 3)).rows()
-    if damage:
-        rows = [changed(row, rng) for row in rows]
+    rows = drawn(name, seed, size, damage)
     assert said(compiled, rows) == said(reference, rows)
     for row in rows:
         assert said(compiled, [row]) == said(reference, [row])
@@ -130,21 +137,13 @@ def sight_of(row: Row, catalogue: Catalogue) -> Sight:
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    name=st.sampled_from([c.name for c in CATALOGUES]),
-    seed=st.integers(0, 2**32),
-    size=st.integers(1, 40),
-    damage=st.booleans(),
-)
+@ANY_ROWS
 def test_what_the_store_saw_gets_the_same_bits_or_is_left(
     name: str, seed: int, size: int, damage: bool
 ) -> None:
     compiled, reference = PAIRS[name]
-    rng = random.Random(seed)
-    rows = stream(compiled.catalogue, seed, size, 0.2, rng.sample(STEPS, 3)).rows()
-    if damage:
-        rows = [changed(row, rng) for row in rows]
-    found = compiled.of_seen([sight_of(row, compiled.catalogue) for row in rows], every(compiled))
+    rows = drawn(name, seed, size, damage)
+    found = compiled.compiled([sight_of(row, compiled.catalogue) for row in rows], every(compiled))
     if found is None:
         assert damage
         return
@@ -157,9 +156,9 @@ def test_targets_in_another_order_or_of_other_names_are_left(names: tuple[str, .
     compiled = PAIRS["till"][0]
     entities = dict.fromkeys(names, "p")
     targets = tuple(Target(name, "p", b"") for name in names)
-    sight = (EPOCH_MS, {"amount": 1}, Identity(entities, {}), targets, (None, None), (False, False))
-    assert compiled.of_seen([sight], every(compiled)) is None
-    assert PAIRS["till"][1].of_seen([sight], every(compiled)) is None
+    sight: Sight = (EPOCH_MS, {"amount": 1}, Identity(entities, {}), targets, (None, None), (False, False))
+    assert compiled.compiled([sight], every(compiled)) is None
+    assert PAIRS["till"][1].compiled([sight], every(compiled)) is None
 
 
 def test_only_wanted_columns_are_given_as_values() -> None:
