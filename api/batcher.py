@@ -90,7 +90,6 @@ class Batcher:
         self._rested_s = 0.0
         self._pace_s = 0.0
         self._answered_s = 0.0
-        self._stuck = False
         self._stood_s = 0.0
         self._turned_s = -math.inf
         self._departed: deque[_Batch] = deque()
@@ -108,7 +107,8 @@ class Batcher:
     def full(self) -> bool:
         """Whether one more would be turned away."""
         waiting = len(self._waiting)
-        return self._stuck or waiting >= self._queue_max or waiting * self._pace_s > self._wait_s_max
+        stuck = self._stood_s > STUCK_S
+        return stuck or waiting >= self._queue_max or waiting * self._pace_s > self._wait_s_max
 
     async def decide(self, inbound: Inbound) -> Answer:
         """Wait for the answer. Another attempt at the same id is waited for, within the time limit.
@@ -210,7 +210,6 @@ class Batcher:
                 return True
             # A process that stood still itself says nothing of the disk: what counts is what was seen of it.
             self._stood_s += min(now_s - before_s, 2 * LOOK_S)
-            self._stuck = self._stood_s > STUCK_S
         landed = bool(self._departed) and engine.has_landed(self._departed[0].flight)
         if taken := self._take(now_s):
             self._begin(taken, now_s)
@@ -259,7 +258,7 @@ class Batcher:
         batch = self._recorded[0]
         answers = self._engine.answer(batch.flight)
         self._recorded.popleft()
-        self._stuck, self._stood_s = False, 0.0
+        self._stood_s = 0.0
         now_s = asyncio.get_running_loop().time()
         if len(answers) == self._size_max:
             took_s = now_s - max(batch.began_s, self._answered_s)
