@@ -163,6 +163,7 @@ class Engine:
         now_ms += (self._timer() - began) // 1_000_000
         flight = Flight(answers, works, twins, now_ms, self._timer())
         flight.departed = self._depart([work for _, work in works.values()], now_ms)
+        flight.departing_ms = (self._timer() - flight.started) // 1_000_000
         return flight
 
     def finish(self, flight: Flight) -> list[Answer]:
@@ -192,6 +193,8 @@ class Engine:
         observed: list[Observed | None] = [None] * len(works)
         if flight.departed:
             observed = self._seen(self.store.land, len(works), flight.now_ms)
+            if flight.departing_ms >= self.limits.deadline_ms:
+                self._repeat(works, observed, flight)
         flight.verdicts = self._verdicts(works, observed, flight.now_ms, flight.started)
 
     def is_durable(self, flight: Flight) -> bool:
@@ -389,6 +392,15 @@ class Engine:
             return self.store.arrive([w.arrival for w in works], now_ms=now_ms, deadline_ms=deadline_ms)
 
         return self._seen(arrive, len(works), now_ms)
+
+    def _repeat(self, works: Sequence[Work], observed: list[Observed | None], flight: Flight) -> None:
+        """Ask once more for what had expired before it was sent: it was this process that stood still, not
+        the store, which did nothing."""
+        places = [i for i, seen in enumerate(observed) if seen and seen.status is Status.EXPIRED]
+        now_ms = flight.now_ms + (self._timer() - flight.started) // 1_000_000
+        again = self._arrive([works[place] for place in places], now_ms)
+        for place, seen in zip(places, again, strict=True):
+            observed[place] = seen
 
     def _depart(self, works: Sequence[Work], now_ms: int) -> bool:
         """Send them to the store; whether it will say something."""

@@ -25,8 +25,8 @@ class Flight:
     """A batch between its steps.
 
     `answers`: known so far, in order. `works`: by key, with their place among the answers; `twins`: further
-    ones of the same ids. `departed`: whether the store will say something. `started`: of the timer.
-    `verdicts`: once it is recorded.
+    ones of the same ids. `departed`: whether the store will say something. `started`: of the timer;
+    `departing_ms`: from then until they were sent. `verdicts`: once it is recorded.
     """
 
     answers: list[Answer | None]
@@ -35,4 +35,5 @@ class Flight:
     now_ms: int = 0
     started: int = 0
     departed: bool = False
+    departing_ms: int = 0
     verdicts: Verdicts | None = None

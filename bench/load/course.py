@@ -161,11 +161,13 @@ class Course:
             found = self.load(items, due_s)
         spent_s = {name: s - before_s[name] for name, s in self.cpu_s().items()} | {"generator": found.cpu_s}
         rate = len(items) / due_s[-1]
-        explained = sum(any(r.weight is not None for r in d.reasons) for d in self._checked(items, found))
         if found.achieved_rps < ACHIEVED_SHARE_MIN * rate:
+            # First of all: what else went wrong may be due to that.
             raise NotMeasured(
-                f"{found.achieved_rps:.0f}/s of the intended {rate:.0f}/s: latency would say nothing"
+                f"{found.achieved_rps:.0f}/s of the intended {rate:.0f}/s: latency would say nothing; "
+                f"answers by status: {_statuses(found)}"
             )
+        explained = sum(any(r.weight is not None for r in d.reasons) for d in self._checked(items, found))
         return Run(rate, due_s, found, explained / len(items), spent_s)
 
     def cpu_s(self) -> dict[str, float]:
@@ -189,10 +191,10 @@ class Course:
     def _checked(self, items: Sequence[Item], load: Load, *, whole: bool = True) -> list[Decision]:
         """The answers, each that of its request; `whole`: none was made without the history."""
         found = []
-        statuses = Counter(answer.status for answer in load.answers)
+        statuses = _statuses(load)
         if set(statuses) != {200}:
             other = next(answer.body for answer in load.answers if answer.status != 200)
-            raise NotMeasured(f"not every request was answered with 200: {dict(statuses)}, {other[:300]!r}")
+            raise NotMeasured(f"not every request was answered with 200: {statuses}, {other[:300]!r}")
         decode = msgspec.json.Decoder(Decision).decode
         for item, answer in zip(items, load.answers, strict=True):
             try:
@@ -231,6 +233,10 @@ class Course:
         thread.start()
         yield
         thread.join()
+
+
+def _statuses(load: Load) -> dict[int, int]:
+    return dict(Counter(answer.status for answer in load.answers))
 
 
 def arrivals_s(count: int, seconds: float, seed: int) -> list[float]:

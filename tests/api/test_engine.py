@@ -340,6 +340,41 @@ def test_a_claim_whose_reply_was_lost_is_answered_later_and_not_decided_twice(tm
     assert [r["id"] for r in bench.journalled()] == ["a", "b"]
 
 
+def test_a_process_that_stood_still_before_it_asked_asks_once_more(tmp_path):
+    """The store may not do what comes after its deadline; that it came so late was not the store's doing."""
+    bench = Bench(tmp_path, serving=model(), rules=shipped_rules())
+
+    class Slow(FlakyStore):
+        stands_ms = 0
+
+        def depart(self, arrivals, **until):
+            bench.now_ms += self.stands_ms
+            bench.timer_ns += self.stands_ms * 1_000_000
+            self.inner.depart(arrivals, **until)
+
+    bench.store = bench.engine.store = Slow(bench.store)
+    bench.store.stands_ms = 1_000
+    a, b = bench.decide(transaction("a"), transaction("b"))
+    bench.store.stands_ms = 0
+    (again, c) = bench.decide(transaction("a"), transaction("c"))
+    assert [answer.record["degraded"] for answer in (a, b, c)] == [[], [], []]
+    assert [feature(answer.record, "card_count_1h") for answer in (a, b, c)] == [1, 2, 3]
+    assert (again.replay, told(again)) == (True, told(a))
+
+
+def test_a_store_that_takes_longer_than_the_deadline_is_not_asked_again(tmp_path):
+    bench = Bench(tmp_path, serving=model(), rules=shipped_rules())
+
+    class Late(FlakyStore):
+        def depart(self, arrivals, **until):
+            bench.now_ms += 1_000
+            self.inner.depart(arrivals, **until)
+
+    bench.engine.store = Late(bench.store)
+    (answer,) = bench.decide(transaction("a"))
+    assert answer.record["degraded"] == ["features"]
+
+
 def test_what_a_dead_process_left_open_is_answered_by_its_next_life(tmp_path):
     """It died between journal and claims; more batches follow than a taker-over looks at."""
 

@@ -102,7 +102,7 @@ def shipped_rules() -> RuleSet:
 
 
 class Bench:
-    """An engine with its parts. `now_ms` is the wall clock of engine and store."""
+    """An engine with its parts. `now_ms`: wall clock of engine and store; `timer_ns`: the engine's timer."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Bench:
         sealing: Sealing | None = None,
         catalogue: Catalogue = CATALOGUE,
     ) -> None:
-        self.now_ms = NOW_MS
+        self.now_ms, self.timer_ns = NOW_MS, 0
         self.directory = directory
         self.store = store or MemoryStore(catalogue.layouts, lambda: self.now_ms)
         self.journal = Journal(directory / worker, segment_bytes=1 << 20)
@@ -133,7 +133,7 @@ class Bench:
         self.gauge = FreshnessGauge(self.store, stale_after_ms=1_000, every_ms=0)
         self.engine = Engine(
             intake, self.store, self.journal, self.judge, self.gauge, self.past, Attempts(directory),
-            limits or Limits(), lambda: 0, "demo",
+            limits or Limits(), lambda: self.timer_ns, "demo",
         )  # fmt: skip
 
     def decide(self, *payloads: object, kind: str = "transaction") -> list[Any]:
