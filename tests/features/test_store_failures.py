@@ -84,6 +84,9 @@ def test_answers_that_were_posted_to_a_server_that_died_are_unknown_and_posted_a
 ) -> None:
     node = Valkey(tmp_path_factory.mktemp("dying") / "data", ports.take())
     stack = make_stack(node.part())
+    raw = Connection(Address.parse(node.url))
+    raw.call("CONFIG", "SET", "appendfsync", "always")  # what it has answered outlives it
+    raw.close()
     store = server(node.url).open(2_000)
     event = purchase("a")
     arrive(store, event)
