@@ -32,7 +32,7 @@ from api.segment import (
     Damage,
     Head,
     batch_at,
-    encode_batch,
+    batch_bytes,
     later_batch,
     name_of,
     read_segment_header,
@@ -41,7 +41,7 @@ from api.segment import (
     segments_in,
 )
 from api.segment_file import content_of
-from api.syncing import Inline, Syncing
+from api.syncing import Inline, Order, Syncing, write_all
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 # A segment that was not prepared ahead is small, so that all of it can be prewritten at once.
@@ -167,7 +167,7 @@ class Journal:
 
     `append` is `write` and `settle`. Between these two a caller may do something else, and write more: a
     batch is written when the one before is durable, and what was handed over meanwhile goes together.
-    `syncing`: how it becomes durable; `close` ends it.
+    `head`: behind the last durable record. `syncing`: how batches are written; `close` ends it.
     """
 
     def __init__(
@@ -181,6 +181,7 @@ class Journal:
         self._waiting: list[Written] = []
         self._waiting_bytes = 0
         self._under_way: list[Written] = []
+        self._batch_bytes = 0
         self._spare: threading.Thread | None = None
         self._stocked = False
         self._closing = threading.Event()
@@ -291,21 +292,17 @@ class Journal:
                 written.failure = fenced
             raise fenced
         bodies = [body for written in batch for body in written.bodies]
-        data, head = encode_batch(bodies, self.head, self.epoch, self._offset)
+        self._batch_bytes = batch_bytes(bodies)
         try:
-            if self._offset + len(data) > self._end and self._offset > SEGMENT_HEADER.size:
+            if self._offset + self._batch_bytes > self._end and self._offset > SEGMENT_HEADER.size:
                 self._rotate()
-                data, head = encode_batch(bodies, self.head, self.epoch, self._offset)
-            _write_all(self._file, data, self._offset)
-            self.syncing.start(self._file)
         except OSError as error:
             self._fail(batch, error)
             return
+        self.syncing.start(Order(self._file, self._offset, self.epoch, self.head, bodies))
         location = Location(self.directory.name, self._number, self._offset)
         for written in batch:
             written.bodies, written.location = (), location
-        self._offset += len(data)
-        self.head = head
         self._under_way = batch
 
     def _land(self) -> None:
@@ -314,11 +311,12 @@ class Journal:
         if not batch:
             return
         try:
-            self.syncing.wait()
+            self.head = self.syncing.wait()
         except OSError as error:
             self._fail([*batch, *self._waiting], error)
             self._waiting, self._waiting_bytes = [], 0
             return
+        self._offset += self._batch_bytes
         for written in batch:
             written.durable = True
         self.mark.advance(self._number, self._offset, self.head.sequence)
@@ -411,7 +409,7 @@ class Journal:
             self._end = min(self._segment_bytes, FRESH_BYTES)
             _allocate(source, self._end)
         self._file = os.open(source, os.O_RDWR)
-        _write_all(self._file, segment_header(number, self.epoch, self.head), 0)
+        write_all(self._file, segment_header(number, self.epoch, self.head), 0)
         os.fsync(self._file)
         os.rename(source, self.directory / name_of(number))
         _sync_directory(self.directory)
@@ -526,18 +524,12 @@ def _prewrite(file: int, start: int, end: int, rest: Callable[[], bool] | None =
     """
     os.posix_fallocate(file, start, end - start)
     for at in range(start, end, len(_CHUNK)):
-        _write_all(file, _CHUNK[: end - at], at)
+        write_all(file, _CHUNK[: end - at], at)
         if rest is not None:
             os.fdatasync(file)
             if rest():
                 return False
     return True
-
-
-def _write_all(file: int, data: bytes, offset: int) -> None:
-    written = os.pwrite(file, data, offset)
-    while written < len(data):
-        written += os.pwrite(file, data[written:], offset + written)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -117,6 +117,11 @@ def read_segment_header(path: Path, data: memoryview) -> tuple[int, int, Head]:
     return number, epoch, Head(sequence, previous)
 
 
+def batch_bytes(bodies: Sequence[bytes]) -> int:
+    """Size of one batch."""
+    return BATCH_HEADER.size + sum(map(len, bodies)) + (LENGTH.size + HASH_BYTES) * len(bodies)
+
+
 def encode_batch(bodies: Sequence[bytes], head: Head, epoch: int, offset: int) -> tuple[bytes, Head]:
     """Bytes of one batch that continues `head` at `offset`, and the head behind it."""
     digest, sha256, pack = head.hash, hashlib.sha256, LENGTH.pack
@@ -124,7 +129,7 @@ def encode_batch(bodies: Sequence[bytes], head: Head, epoch: int, offset: int) -
     for body in bodies:
         digest = sha256(digest + body).digest()
         parts += (pack(len(body)), body, digest)
-    length = sum(len(body) for body in bodies) + (LENGTH.size + HASH_BYTES) * len(bodies)
+    length = batch_bytes(bodies) - BATCH_HEADER.size
     bare = BATCH_HEADER.pack(BATCH_MAGIC, 0, epoch, len(bodies), head.sequence, offset, length, 0)
     parts[0] = bare[:4] + LENGTH.pack(zlib.crc32(bare[8:])) + bare[8:]
     return b"".join(parts), Head(head.sequence + len(bodies), digest)

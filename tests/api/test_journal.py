@@ -1,5 +1,6 @@
 """The journal: durable, chained, recoverable, readable while written, verifiable."""
 
+import ctypes
 import errno
 import os
 import random
@@ -11,15 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.audit.verify import verify
 from api.journal import Journal, JournalBusy, JournalFenced, JournalLate, JournalUnavailable
 from api.journal_reader import JournalReader, Position, contents, journals_in
 from api.record import Kind, encode_json, pack
-from api.segment import Damage, segments_in
-from api.syncing import Beside, Inline, best
+from api.segment import Damage, Head, encode_batch, segments_in
+from api.syncing import SYNC, Beside, Inline, Order, best
+from models.kernel.build import library as built
 from models.kernel.errors import NotBuilt
 
 
@@ -229,7 +231,8 @@ class Standing(Inline):
         self.ready = False
         self.syncs = 0
 
-    def start(self, file):
+    def start(self, order):
+        super().start(order)
         self.ready = False
         self.syncs += 1
 
@@ -238,6 +241,7 @@ class Standing(Inline):
 
     def wait(self):
         self.ready = True
+        return super().wait()
 
 
 def test_what_is_handed_over_while_the_disk_stands_goes_to_it_together(tmp_path):
@@ -247,10 +251,10 @@ def test_what_is_handed_over_while_the_disk_stands_goes_to_it_together(tmp_path)
         first = journal.write([b"one"])
         others = [journal.write([b"two", b"three"]), journal.write([b"four"])]
         assert not any(journal.is_settled(written) for written in (first, *others))
-        assert (disk.syncs, journal.head.sequence) == (1, 1)
+        assert (disk.syncs, journal.head.sequence) == (1, 0)
         disk.ready = True
         assert journal.is_settled(first)
-        assert (disk.syncs, journal.head.sequence) == (2, 4), "the others were given to it at once"
+        assert (disk.syncs, journal.head.sequence) == (2, 1), "the others were given to it at once"
         assert not any(journal.is_settled(written) for written in others)
         assert [record.body for record in reader.read(5)] == [b"one"]
         second, third = (journal.settle(written) for written in others)
@@ -293,9 +297,10 @@ def test_what_waits_for_a_disk_that_breaks_was_not_written(tmp_path):
         broken = True
 
         def wait(self):
-            super().wait()
+            head = super().wait()
             if self.broken:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return head
 
     disk = Breaking()
     journal = Journal(tmp_path, segment_bytes=1 << 16, syncing=disk)
@@ -335,6 +340,7 @@ class Failing(Inline):
         if self.failures:
             self.failures -= 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().wait()
 
 
 def test_a_batch_that_the_disk_did_not_take_is_unavailable_however_late_it_is_asked_for(tmp_path):
@@ -353,25 +359,53 @@ def test_a_batch_that_the_disk_did_not_take_is_unavailable_however_late_it_is_as
     assert read_all(tmp_path) == [b"kept", b"lost", b"next"]
 
 
-def test_a_thread_syncs_what_it_is_told_and_says_what_went_wrong(tmp_path):
+@pytest.fixture(params=["instructed", "plain"])
+def beside(request):
+    """The thread, with the processor's own SHA-256 where it has one, and without."""
+    made = Beside()
+    library = ctypes.CDLL(str(built(SYNC)))
+    library.sha256_choose(request.param == "plain")
+    yield made
+    library.sha256_choose(0)
+    made.close()
+
+
+HASHED = st.binary(min_size=32, max_size=32)
+BODY = st.binary(max_size=300) | st.integers(0, 20_000).map(lambda n: random.Random(n).randbytes(n))
+BATCHES = st.lists(st.lists(BODY, min_size=1, max_size=8), min_size=1, max_size=3)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BATCHES, HASHED, st.integers(0, 2**63), st.integers(0, 2**32 - 1), st.integers(0, 2**20))
+def test_a_thread_writes_what_the_reference_encodes(
+    beside, tmp_path, batches, hashed, sequence, epoch, offset
+):
+    head, expected = Head(sequence, hashed), bytes(offset)
+    with (tmp_path / "file").open("w+b") as file:
+        for bodies in batches:
+            data, after = encode_batch(bodies, head, epoch, len(expected))
+            beside.start(Order(file.fileno(), len(expected), epoch, head, bodies))
+            assert select.select([beside.descriptor], [], [], 5)[0]
+            assert beside.done()
+            head = beside.wait()
+            expected += data
+            assert head == after
+        assert file.read() == expected
+
+
+def test_a_thread_says_what_went_wrong_and_goes_on(tmp_path):
     syncing = Beside()
-    assert syncing.descriptor is not None
-    with (tmp_path / "file").open("wb") as file:
-        file.write(b"x" * 5_000)
-        file.flush()
-        for _ in range(100):
-            syncing.start(file.fileno())
-            assert select.select([syncing.descriptor], [], [], 5)[0]
-            assert syncing.done()
-            syncing.wait()
     read, write = os.pipe()
     for _ in range(2):
-        syncing.start(read)
-        with pytest.raises(OSError, match="Invalid argument") as caught:
+        syncing.start(Order(read, 0, 1, Head(), [b"a"]))
+        with pytest.raises(OSError, match="Illegal seek") as caught:
             syncing.wait()
-        assert caught.value.errno == errno.EINVAL
+        assert caught.value.errno == errno.ESPIPE
     os.close(read)
     os.close(write)
+    with (tmp_path / "file").open("wb") as file:
+        syncing.start(Order(file.fileno(), 0, 1, Head(), [b"a"]))
+        assert syncing.wait().sequence == 1
     syncing.close()
 
 
