@@ -12,6 +12,7 @@ The processes receive their settings through the environment only, as they do in
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,8 @@ USUAL_PORTS = {
     "flink-rpc": 6123,
 }
 LISTENERS = (*USUAL_PORTS, "service")
-# Where processors are few, what follows the log yields to what answers: a decision never waits for a tile.
+# Where processors are few, what follows the log yields to what answers: a decision never waits for a tile. It
+# keeps off as many processors as there are workers who answer (see `spared`).
 FOLLOWERS = {
     "kafka": 5, "jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10,
     "webhooks": 10,
@@ -120,11 +122,12 @@ def local(
     wired = wire(settings, directory, valkey, kafka, flink, given["service"])
     parts = (valkey.part(), kafka.part(), *flink.parts(), *processes(wired, directory, flink, chosen, root))
     order = {name: place for place, name in enumerate(NAMES)}
+    kept = [part for part in parts if not chosen.only or part.name in chosen.only]
+    spares = spared(settings) if any(part.name == "service" for part in kept) else 0
     wanted = sorted(
         (
-            replace(part, nice=FOLLOWERS.get(part.name, 0))
-            for part in parts
-            if not chosen.only or part.name in chosen.only
+            replace(part, nice=FOLLOWERS[part.name], spares=spares) if part.name in FOLLOWERS else part
+            for part in kept
         ),
         key=lambda p: order[p.name],
     )
@@ -137,6 +140,11 @@ def local(
         flink=flink,
         addresses={label: part.address for part in wanted if (label := LABELS.get(part.name))},
     )
+
+
+def spared(settings: Settings) -> int:
+    """How many processors what follows leaves to what answers: one for each worker, at most half of all."""
+    return min(settings.service.workers, len(os.sched_getaffinity(0)) // 2)
 
 
 def addresses_of(settings: Settings) -> dict[str, str]:

@@ -47,8 +47,9 @@ class Part:
     `environment` is added to the supervisor's own. `needs` are names of parts that must serve before this
     one is started. `once`: a task that ends by itself. `critical`: started again when it dies; otherwise its
     death is only shown. `address`: what a client of the part is given. `nice`: how much it yields the
-    processor to the others, 0 to 19. `appends`: patterns of the files below its directory that it
-    appends to and syncs only now and then (see writeback.py).
+    processor to the others, 0 to 19; `spares`: how many processors it leaves to them once all parts serve.
+    `appends`: patterns of the files below its directory that it appends to and syncs only now and then (see
+    writeback.py).
     """
 
     name: str
@@ -61,6 +62,7 @@ class Part:
     once: bool = False
     critical: bool = True
     nice: int = 0
+    spares: int = 0
     appends: tuple[str, ...] = ()
     start_timeout_s: float = 90.0
     stop_timeout_s: float = 10.0

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -52,6 +53,14 @@ def start_time(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def threads(pid: int) -> list[int]:
+    """Ids of the threads of a process; empty once it is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
 
 
 def processor_s(pids: Iterable[int]) -> float:
@@ -138,6 +147,21 @@ class Process:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
+
+    def keep_off(self, spares: int) -> None:
+        """Leaves the last processors to others: all threads of the part, and what they start, run on the
+        rest, if there is one. On Linux only."""
+        if sys.platform != "linux":
+            return
+        own = sorted(os.sched_getaffinity(0))
+        kept = set(own[: len(own) - spares] or own)
+        moved: set[int] = set()
+        # A thread that was not moved yet may have started another one meanwhile.
+        while left := {thread for pid in self.tree() for thread in threads(pid)} - moved:
+            for thread in left:
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread, kept)
+            moved |= left
 
     def terminate(self) -> None:
         """Asks the part to end: SIGTERM to its first process, which ends its own children in its own order.

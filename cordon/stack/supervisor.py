@@ -32,6 +32,7 @@ WATCH_S = 0.2
 LOG_TAIL_LINES = 15
 LOG_BYTES_MAX = 32 * 2**20
 UP = (State.STARTING, State.READY, State.PAUSED)
+TO_COME = (State.WAITING, State.STARTING, State.BACKOFF)
 
 
 class StackError(Failure):
@@ -58,6 +59,7 @@ class Running:
     state: State = State.WAITING
     process: Process | None = None
     since_s: float = 0.0
+    spares: bool = False
     log_start: int = 0
     deaths: int = 0
     exit_status: int | None = None
@@ -205,6 +207,15 @@ class Stack:
                     self._move(running, State.WAITING)
                 elif running.state is State.STARTING:
                     self._probe(running, now_s)
+            if not any(running.state in TO_COME for running in self._running.values()):
+                self._spare()
+
+    def _spare(self) -> None:
+        """Once everything serves; starting may take all processors that there are."""
+        for running in self._running.values():
+            if running.part.spares and running.process is not None and not running.spares:
+                running.process.keep_off(running.part.spares)
+                running.spares = True
 
     def _needs_met(self, part: Part) -> bool:
         states = [self._running[name].state for name in part.needs if name in self._running]
@@ -231,6 +242,7 @@ class Stack:
             nice=part.nice,
         )
         running.since_s = now_s
+        running.spares = False
         running.log_start = start
         running.exit_status = None
         self._move(running, State.STARTING)

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from cordon.settings import Settings
 from cordon.stack.guard import yield_processor
+from cordon.stack.local import FOLLOWERS, Options, local
 from cordon.stack.part import Backoff, Part, State
 from cordon.stack.port import HOST, Ports, is_free
 from cordon.stack.probe import Answering, Attempt, Listening, Probe, Running, Said
-from cordon.stack.process import Identity, start_time
+from cordon.stack.process import Identity, start_time, threads
 from cordon.stack.supervisor import PartFailed, Stack, UnknownPart, paused
 from cordon.stack.valkey import Valkey
 
@@ -69,6 +71,43 @@ def test_a_part_that_follows_yields_the_processor(tmp_path: Path):
     with Stack([script(text, "follower", nice=7), script(text, "leader")], tmp_path) as stack:
         assert eventually(lambda: niceness(stack, "follower") == (min(19, own + 7), 7))
         assert niceness(stack, "leader") == (own, 0)
+
+
+def test_parts_that_follow_leave_processors_to_the_others_once_all_serve(tmp_path: Path):
+    text = (
+        "import subprocess, sys, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    )
+    own = sorted(os.sched_getaffinity(0))
+    parts = [script(text, f"spares{spares}", Running(1.0), spares=spares) for spares in (0, 1, len(own))]
+
+    def processors(name: str) -> list[list[int]]:
+        tasks = [thread for pid in stack.processes(name) for thread in threads(pid)]
+        return [sorted(os.sched_getaffinity(task)) for task in tasks]
+
+    with Stack(parts, tmp_path) as stack:
+        for _ in range(2):
+            for part in parts:
+                kept = own[: len(own) - part.spares] or own
+                assert processors(part.name) == [kept] * 3
+            stack.kill("spares1")
+            stack.wait_ready()
+
+
+def test_what_follows_keeps_off_as_many_processors_as_there_are_who_answer(tmp_path: Path):
+    def spares(workers: int, *only: str) -> dict[str, int]:
+        settings = Settings.load(service={"workers": workers})
+        plan = local(settings, tmp_path, Options(only=only, usual_ports=False))
+        return {part.name: part.spares for part in plan.parts}
+
+    half = len(os.sched_getaffinity(0)) // 2
+    for workers in (1, half + 1):
+        expected = min(workers, half)
+        found = spares(workers)
+        assert {name for name, count in found.items() if count} == (FOLLOWERS.keys() if half else set())
+        assert {found[name] for name in FOLLOWERS} == {expected}
+    assert set(spares(1, "valkey", "kafka", "taskmanager").values()) == {0}
 
 
 def test_who_may_goes_before_others_and_who_may_not_stays():
