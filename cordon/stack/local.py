@@ -12,7 +12,6 @@ The processes receive their settings through the environment only, as they do in
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from cordon.stack.kafka import Kafka
 from cordon.stack.part import Part
 from cordon.stack.port import HOST, Ports
 from cordon.stack.probe import All, Healthy, JobsRunning, Probe, Said
+from cordon.stack.process import processors
 from cordon.stack.valkey import Valkey
 
 USUAL_PORTS = {
@@ -144,7 +144,7 @@ def local(
 
 def spared(settings: Settings) -> int:
     """How many processors what follows leaves to what answers: one for each worker, at most half of all."""
-    return min(settings.service.workers, len(os.sched_getaffinity(0)) // 2)
+    return min(settings.service.workers, len(processors()) // 2)
 
 
 def addresses_of(settings: Settings) -> dict[str, str]:

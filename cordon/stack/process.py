@@ -55,6 +55,11 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
+def processors() -> list[int]:
+    """Those that this process may run on; none where the system has no such thing."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def threads(pid: int) -> list[int]:
     """Ids of the threads of a process; empty once it is gone."""
     try:
@@ -150,11 +155,9 @@ class Process:
 
     def keep_off(self, spares: int) -> None:
         """Leaves the last processors to others: all threads of the part, and what they start, run on the
-        rest, if there is one. On Linux only."""
-        if sys.platform != "linux":
-            return
-        own = sorted(os.sched_getaffinity(0))
-        kept = set(own[: len(own) - spares] or own)
+        rest, if there is one."""
+        own = processors()
+        kept = own[: len(own) - spares] or own
         moved: set[int] = set()
         # A thread that was not moved yet may have started another one meanwhile.
         while left := {thread for pid in self.tree() for thread in threads(pid)} - moved:
