@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.command import arguments, teller, terms, warming
-from bench.load import disk
+from bench.load import disk, standstill
 from bench.load.artefact import demonstration_model
 from bench.load.course import EXPLAINED_SHARE_MIN, REST_S, course, payments_with
 from bench.load.traffic import traffic
@@ -72,6 +72,8 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
     payments = traffic(catalogue, options.warm + steady + options.runs * each, directory)
     waits_ms = disk.syncs(directory)
     say(f"waits for the disk by itself, ms: {waits_ms}")
+    stood = standstill.standstills()
+    say(f"processors that stand still by themselves, share of the time and longest in ms: {stood}")
     with course(
         directory / "stack", payments_with(model, workers=options.workers),
         alone=options.alone, connections=options.connections, port=options.port, say=say,
@@ -94,6 +96,7 @@ def measure(directory: Path, options: argparse.Namespace, say: Callable[[str], N
         **warm,
         "stalled_s": options.stall,
         "disk_alone_ms": waits_ms,
+        "standstill_alone": stood,
         **terms(
             seconds=options.seconds,
             runs=options.runs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from bench.load import generator
+from bench.load import generator, standstill
 from tests.api.artefact import small_artefact
 from tests.parts import ROOT
 
@@ -113,7 +114,24 @@ def test_a_service_that_stands_still_for_a_second_shows_in_p99(model: str):
     assert (report["errors"], report["journalled"]) == (0, 1_000)
     waits_ms = report["disk_alone_ms"]
     assert 0 < waits_ms["p50"] <= waits_ms["p99"] <= waits_ms["max"]
+    stood = report["standstill_alone"]
+    assert 0 <= stood["share"] < 1
+    assert stood["max"] == 0 or stood["max"] > 0.3
     assert report["achieved_rps"] >= 0.98 * report["intended_rps"]
+
+
+def test_a_processor_that_others_use_is_seen_to_stand_still():
+    processors = sorted(os.sched_getaffinity(0))
+    others = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+    busy = [subprocess.Popen([sys.executable, "-S", "-c", others, str(each)]) for each in processors]
+    try:
+        found = standstill.standstills(1.0)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert found["share"] > 0.2
+    assert found["max"] > 1.0
 
 
 @pytest.mark.parts

@@ -74,25 +74,33 @@ def test_a_part_that_follows_yields_the_processor(tmp_path: Path):
 
 
 def test_parts_that_follow_leave_processors_to_the_others_once_all_serve(tmp_path: Path):
+    go = tmp_path / "go"
     text = (
-        "import subprocess, sys, threading, time\n"
+        "import pathlib, subprocess, sys, threading, time\n"
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
-        "subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\n"
+        "print('serves', flush=True)\n"
+        "child.wait()"
     )
     own = sorted(os.sched_getaffinity(0))
-    parts = [script(text, f"spares{spares}", Running(1.0), spares=spares) for spares in (0, 1, len(own))]
+    parts = [script(text, f"spares{spares}", Said("serves"), spares=spares) for spares in (0, 1, len(own))]
 
-    def processors(name: str) -> list[list[int]]:
-        tasks = [thread for pid in stack.processes(name) for thread in threads(pid)]
-        return [sorted(os.sched_getaffinity(task)) for task in tasks]
+    def may_run_on(part: Part, wanted: list[int]) -> bool:
+        tasks = [thread for pid in stack.processes(part.name) for thread in threads(pid)]
+        return [sorted(os.sched_getaffinity(task)) for task in tasks] == [wanted] * 3
 
+    go.touch()
     with Stack(parts, tmp_path) as stack:
-        for _ in range(2):
-            for part in parts:
-                kept = own[: len(own) - part.spares] or own
-                assert processors(part.name) == [kept] * 3
-            stack.kill("spares1")
-            stack.wait_ready()
+        wanted = [own[: len(own) - part.spares] or own for part in parts]
+        assert eventually(lambda: all(map(may_run_on, parts, wanted)))
+        go.unlink()
+        stack.kill("spares1")
+        assert eventually(lambda: may_run_on(parts[1], own))
+        assert state_of(stack, "spares1") is State.STARTING
+        go.touch()
+        stack.wait_ready()
+        assert eventually(lambda: may_run_on(parts[1], own[:-1] or own))
 
 
 def test_what_follows_keeps_off_as_many_processors_as_there_are_who_answer(tmp_path: Path):
