@@ -3,9 +3,10 @@
     .venv/bin/python -m bench.stream [--transactions 500000 | --seconds 250] [--warm 20000] [--model DIR]
         [--json] [--write]
 
-The whole stack, payments catalogue, fast lane and checkpoints on. A generated world is produced to the topic
-as fast as the broker takes it; the time runs until the log holds every decision and Flink's watermark has
-passed the last of them. Every transaction must have been decided once. Processor time is each part's own.
+The whole stack but the HTTP service, payments catalogue, fast lane and checkpoints on. A generated world is
+produced to the topic as fast as the broker takes it; the time runs until the log holds every decision and
+Flink's watermark has passed the last of them. Every transaction must have been decided once. Processor time
+is each part's own.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from cordon.evidence import Evidence
 from cordon.log import Record
 from cordon.parity import Plan, replay_of
 from cordon.pipeline import Pipeline, pipeline
-from cordon.stack.local import Options
+from cordon.stack.local import NAMES, Options
 from cordon.stack.process import processor_s
 from features import Catalogue, load
 from stream.replay.run import Replay
@@ -92,7 +93,8 @@ def measure(options: argparse.Namespace, directory: Path, say: Callable[[str], N
         "catalogue": {"name": "payments"},
         "decide": {"clock": "event", "model_dir": model.resolve()},
     }
-    stack = pipeline(directory / "stack", overrides, options=Options(usual_ports=False), keep=keep, say=say)
+    chosen = Options(only=[name for name in NAMES if name != "service"], usual_ports=False)
+    stack = pipeline(directory / "stack", overrides, options=chosen, keep=keep, say=say)
     with stack as running:
         past = replay_of(Plan("payments", path, until_ms=until_ms), catalogue)
         running.kafka(Replay(past, before_ms=warm_ms, quiet=True))
