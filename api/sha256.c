@@ -1,3 +1,4 @@
+/* FIPS 180-4; the instructions as Intel describes its SHA extensions. */
 #include "sha256.h"
 
 #include <string.h>
@@ -67,45 +68,99 @@ static void compress_plain(uint32_t state[8], const uint8_t *from, size_t blocks
 }
 
 #ifdef HAS_INSTRUCTIONS
-/* The instructions keep the state as two vectors of the words ABEF and CDGH, highest first; one does two rounds. */
-__attribute__((target("sha,ssse3,sse4.1")))
-static void compress_instructed(uint32_t state[8], const uint8_t *from, size_t blocks)
-{
-    const __m128i order = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
-    __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0xB1);
-    __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state + 4)), 0x1B);
-    __m128i abef = _mm_alignr_epi8(low, high, 8);
-    __m128i cdgh = _mm_blend_epi16(high, low, 0xF0);
-    for (; blocks > 0; blocks--, from += BLOCK_BYTES) {
-        const __m128i abef_before = abef, cdgh_before = cdgh;
-        __m128i w[4];
-        for (int i = 0; i < 4; i++)
-            w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(from + 16 * i)), order);
-        for (int i = 0; i < 16; i++) {
-            __m128i given = _mm_add_epi32(w[i & 3], _mm_loadu_si128((const __m128i *)(K + 4 * i)));
-            cdgh = _mm_sha256rnds2_epu32(cdgh, abef, given);
-            abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(given, 0x0E));
-            if (i < 12) {
-                __m128i next = _mm_sha256msg1_epu32(w[i & 3], w[(i + 1) & 3]);
-                next = _mm_add_epi32(next, _mm_alignr_epi8(w[(i + 3) & 3], w[(i + 2) & 3], 4));
-                w[i & 3] = _mm_sha256msg2_epu32(next, w[(i + 3) & 3]);
-            }
-        }
-        abef = _mm_add_epi32(abef, abef_before);
-        cdgh = _mm_add_epi32(cdgh, cdgh_before);
-    }
-    low = _mm_shuffle_epi32(abef, 0x1B);
-    high = _mm_shuffle_epi32(cdgh, 0xB1);
-    _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(low, high, 0xF0));
-    _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(high, low, 8));
-}
+#define SHA __attribute__((target("sha,sse4.1,ssse3")))
+
+/* The state as the instructions want it: the words ABEF and CDGH, highest first */
+typedef struct {
+    __m128i abef;
+    __m128i cdgh;
+} state_t;
 
 static int has_instructions(void)
 {
     unsigned a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_SSSE3) || !(c & bit_SSE4_1))
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & 1u << 29))
         return 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 29);
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_SSSE3) && (c & bit_SSE4_1);
+}
+
+SHA static inline state_t packed(const uint32_t state[8])
+{
+    __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0xb1);
+    __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state + 4)), 0x1b);
+    state_t found = {_mm_alignr_epi8(low, high, 8), _mm_blend_epi16(high, low, 0xf0)};
+    return found;
+}
+
+SHA static inline void unpack(state_t from, uint32_t state[8])
+{
+    __m128i low = _mm_shuffle_epi32(from.abef, 0x1b), high = _mm_shuffle_epi32(from.cdgh, 0xb1);
+    _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(low, high, 0xf0));
+    _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(high, low, 8));
+}
+
+SHA static inline void load(__m128i w[4], const uint8_t *block)
+{
+    const __m128i bytes = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
+    for (int i = 0; i < 4; i++)
+        w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(block + 16 * i)), bytes);
+}
+
+/* One step of four rounds; w holds the message schedule */
+#define STEP(i, w, abef, cdgh)                                                                                   \
+    if (i >= 4) {                                                                                                \
+        __m128i sum = _mm_add_epi32(_mm_sha256msg1_epu32(w[(i) & 3], w[((i) + 1) & 3]),                           \
+                                    _mm_alignr_epi8(w[((i) + 3) & 3], w[((i) + 2) & 3], 4));                      \
+        w[(i) & 3] = _mm_sha256msg2_epu32(sum, w[((i) + 3) & 3]);                                                 \
+    }                                                                                                            \
+    {                                                                                                            \
+        __m128i key = _mm_add_epi32(w[(i) & 3], _mm_loadu_si128((const __m128i *)(K + 4 * (i))));                 \
+        cdgh = _mm_sha256rnds2_epu32(cdgh, abef, key);                                                           \
+        abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(key, 0x0e));                                  \
+    }
+
+SHA static void compress_instructed(uint32_t state[8], const uint8_t *from, size_t blocks)
+{
+    if (blocks == 0)
+        return;
+    state_t s = packed(state);
+    for (; blocks > 0; blocks--, from += BLOCK_BYTES) {
+        __m128i abef = s.abef, cdgh = s.cdgh, w[4];
+        load(w, from);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            STEP(i, w, abef, cdgh)
+        }
+        s.abef = _mm_add_epi32(s.abef, abef);
+        s.cdgh = _mm_add_epi32(s.cdgh, cdgh);
+    }
+    unpack(s, state);
+}
+
+/* Each instruction waits for the one before, so that one message leaves half the time unused. */
+SHA static void compress_both(uint32_t first[8], const uint8_t *a, uint32_t second[8], const uint8_t *b,
+                              size_t blocks)
+{
+    if (blocks == 0)
+        return;
+    state_t one = packed(first), two = packed(second);
+    for (; blocks > 0; blocks--, a += BLOCK_BYTES, b += BLOCK_BYTES) {
+        __m128i abef = one.abef, cdgh = one.cdgh, w[4];
+        __m128i ABEF = two.abef, CDGH = two.cdgh, W[4];
+        load(w, a);
+        load(W, b);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            STEP(i, w, abef, cdgh)
+            STEP(i, W, ABEF, CDGH)
+        }
+        one.abef = _mm_add_epi32(one.abef, abef);
+        one.cdgh = _mm_add_epi32(one.cdgh, cdgh);
+        two.abef = _mm_add_epi32(two.abef, ABEF);
+        two.cdgh = _mm_add_epi32(two.cdgh, CDGH);
+    }
+    unpack(one, first);
+    unpack(two, second);
 }
 #endif
 
@@ -115,41 +170,88 @@ int sha256_choose(int plain)
 {
     compress = compress_plain;
 #ifdef HAS_INSTRUCTIONS
-    if (!plain && has_instructions()) {
+    if (!plain && has_instructions())
         compress = compress_instructed;
-        return 1;
-    }
 #endif
-    (void)plain;
-    return 0;
+    return compress != compress_plain;
 }
 
-void sha256_chain(uint8_t chain[SHA256_BYTES], const uint8_t *body, size_t size)
-{
+/* SHA-256(before | body) under way: a first block, if the body fills it, whole blocks of the body, one or two last */
+typedef struct {
     uint32_t state[8];
-    uint8_t block[2 * BLOCK_BYTES];
-    uint64_t bits = (uint64_t)(SHA256_BYTES + size) * 8;
-    size_t first = size < BLOCK_BYTES - SHA256_BYTES ? size : BLOCK_BYTES - SHA256_BYTES, filled, end;
+    const uint8_t *body;
+    size_t firsts, blocks, lasts;
+    uint8_t first[BLOCK_BYTES];
+    uint8_t end[2 * BLOCK_BYTES];
+} message_t;
 
-    memcpy(state, START, sizeof state);
-    memcpy(block, chain, SHA256_BYTES);
-    memcpy(block + SHA256_BYTES, body, first);
-    filled = SHA256_BYTES + first;
-    if (filled == BLOCK_BYTES) {
-        size_t whole = (size - first) / BLOCK_BYTES;
-        compress(state, block, 1);
-        compress(state, body + first, whole);
-        first += whole * BLOCK_BYTES;
-        filled = size - first;
-        memcpy(block, body + first, filled);
+static void begin(message_t *m, const uint8_t *before, const uint8_t *body, size_t size)
+{
+    uint64_t bits = 8 * ((uint64_t)size + SHA256_BYTES);
+    size_t taken = size < BLOCK_BYTES - SHA256_BYTES ? size : BLOCK_BYTES - SHA256_BYTES, held;
+    memcpy(m->state, START, sizeof m->state);
+    memcpy(m->first, before, SHA256_BYTES);
+    memcpy(m->first + SHA256_BYTES, body, taken);
+    m->firsts = taken == BLOCK_BYTES - SHA256_BYTES;
+    m->body = body + taken;
+    m->blocks = (size - taken) / BLOCK_BYTES;
+    if (m->firsts) {
+        held = (size - taken) % BLOCK_BYTES;
+        memcpy(m->end, m->body + m->blocks * BLOCK_BYTES, held);
+    } else {
+        held = SHA256_BYTES + taken;
+        memcpy(m->end, m->first, held);
     }
-    block[filled++] = 0x80;
-    end = filled <= BLOCK_BYTES - 8 ? BLOCK_BYTES : 2 * BLOCK_BYTES;
-    memset(block + filled, 0, end - 8 - filled);
+    m->end[held++] = 0x80;
+    m->lasts = held + 8 <= BLOCK_BYTES ? 1 : 2;
+    memset(m->end + held, 0, m->lasts * BLOCK_BYTES - held);
     for (int i = 0; i < 8; i++)
-        block[end - 8 + i] = (uint8_t)(bits >> (56 - 8 * i));
-    compress(state, block, end / BLOCK_BYTES);
+        m->end[m->lasts * BLOCK_BYTES - 8 + i] = (uint8_t)(bits >> (56 - 8 * i));
+}
+
+static void finish(const message_t *m, uint8_t *hash)
+{
     for (int i = 0; i < 8; i++)
         for (int j = 0; j < 4; j++)
-            chain[4 * i + j] = (uint8_t)(state[i] >> (24 - 8 * j));
+            hash[4 * i + j] = (uint8_t)(m->state[i] >> (24 - 8 * j));
+}
+
+void sha256_chain(const uint8_t *before, const uint8_t *body, size_t size, uint8_t *hash)
+{
+    message_t m;
+    begin(&m, before, body, size);
+    compress(m.state, m.first, m.firsts);
+    compress(m.state, m.body, m.blocks);
+    compress(m.state, m.end, m.lasts);
+    finish(&m, hash);
+}
+
+#ifdef HAS_INSTRUCTIONS
+static void add_both(message_t *one, const uint8_t *a, size_t of_a, message_t *two, const uint8_t *b, size_t of_b)
+{
+    size_t both = of_a < of_b ? of_a : of_b;
+    compress_both(one->state, a, two->state, b, both);
+    compress(one->state, a + both * BLOCK_BYTES, of_a - both);
+    compress(two->state, b + both * BLOCK_BYTES, of_b - both);
+}
+#endif
+
+void sha256_chain_two(const uint8_t *before_a, const uint8_t *a, size_t size_a, uint8_t *hash_a,
+                      const uint8_t *before_b, const uint8_t *b, size_t size_b, uint8_t *hash_b)
+{
+#ifdef HAS_INSTRUCTIONS
+    if (compress == compress_instructed) {
+        message_t one, two;
+        begin(&one, before_a, a, size_a);
+        begin(&two, before_b, b, size_b);
+        add_both(&one, one.first, one.firsts, &two, two.first, two.firsts);
+        add_both(&one, one.body, one.blocks, &two, two.body, two.blocks);
+        add_both(&one, one.end, one.lasts, &two, two.end, two.lasts);
+        finish(&one, hash_a);
+        finish(&two, hash_b);
+        return;
+    }
+#endif
+    sha256_chain(before_a, a, size_a, hash_a);
+    sha256_chain(before_b, b, size_b, hash_b);
 }

@@ -76,7 +76,7 @@ static size_t encode(order *given, uint8_t *to, size_t length)
         size_t size = (size_t)given->lengths[i];
         at = put(at, size, LENGTH_BYTES);
         memcpy(at, given->bodies[i], size);
-        sha256_chain(given->hash, at, size);
+        sha256_chain(given->hash, at, size, given->hash);
         at += size;
         memcpy(at, given->hash, SHA256_BYTES);
         at += SHA256_BYTES;

@@ -17,7 +17,7 @@ from api.segment import HASH_BYTES, LENGTH
 from models.kernel.build import Source, library, report
 from models.kernel.errors import NotBuilt
 
-CHAIN: Final = Source("chain", Path(__file__).parent, ("chain.c",))
+CHAIN: Final = Source("chain", Path(__file__).parent, ("chain.c", "../sha256.c"), ("../sha256.h",))
 
 Check = Callable[[bytearray, int, int, int, bytes], list[bytes] | None]
 """`(buffer, place, end, records, digest)`: hashes of the records that lie between `place` and `end` and
