@@ -17,9 +17,8 @@ import fcntl
 import math
 import mmap
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,18 +40,15 @@ from api.segment import (
     segments_in,
 )
 from api.segment_file import content_of
+from api.spare import Spare, prewrite
 from api.syncing import Inline, Order, Syncing, write_all
 
 SEGMENT_BYTES = 64 * 1024 * 1024
-# A segment that was not prepared ahead is small, so that all of it can be prewritten at once.
+# So much is prewritten at once, where nobody waits yet.
 FRESH_BYTES = 4 * 1024 * 1024
 _MARK_WORDS = 4  # epoch, durable (segment << 40 | offset), next sequence, shipped sequence
-_CHUNK = bytes(256 * 1024)
 # So much may wait for the disk; the writer waits before more does.
 WAITING_BYTES_MAX = 16 * 1024 * 1024
-# Between pieces of a spare: it is written about as fast as the journal itself, and never faster than this.
-_REST_MIN_S = 0.004
-_REST_MAX_S = 0.1
 
 
 class JournalUnavailable(Exception):
@@ -182,9 +178,6 @@ class Journal:
         self._waiting_bytes = 0
         self._under_way: list[Written] = []
         self._batch_bytes = 0
-        self._spare: threading.Thread | None = None
-        self._stocked = False
-        self._closing = threading.Event()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o640)
@@ -196,6 +189,7 @@ class Journal:
             os.close(self._lock)
             raise JournalBusy(f"{directory} is being written by another process") from error
         self.mark = Mark(directory)
+        self._spare = Spare(directory, segment_bytes)
         try:
             self.recovery = recover(directory, self.mark.durable)
             self.epoch = max(self.mark.epoch, _last_epoch(directory)) + 1
@@ -320,15 +314,9 @@ class Journal:
         for written in batch:
             written.durable = True
         self.mark.advance(self._number, self._offset, self.head.sequence)
-        if not self._stocked and self._offset > self._end // 4:
-            self._stocked = True
+        if self._offset > self._end // 4:
             # Done when twice the time has passed that the first quarter took: three are what is left.
-            rest_s = 2 * (time.monotonic() - self._began_s) * len(_CHUNK) / self._segment_bytes
-            rest_s = min(max(rest_s, _REST_MIN_S), _REST_MAX_S)
-            self._spare = threading.Thread(
-                target=self._prepare, args=(rest_s,), name="journal-spare", daemon=True
-            )
-            self._spare.start()
+            self._spare.prepare(2 * (time.monotonic() - self._began_s))
 
     def _fail(self, batch: Sequence[Written], error: OSError) -> None:
         self._failed = f"{self.directory}: {error.strerror}"
@@ -359,9 +347,6 @@ class Journal:
             while self._under_way or self._waiting:
                 self._advance(patient=True)
         self.syncing.close()
-        self._closing.set()
-        if self._spare is not None:
-            self._spare.join()
         if self._failed is None:
             os.ftruncate(self._file, self._offset)
             os.fsync(self._file)
@@ -377,6 +362,7 @@ class Journal:
         self.close()
 
     def _release(self) -> None:
+        self._spare.close()
         self.mark.close()
         os.close(self._lock)
 
@@ -385,46 +371,41 @@ class Journal:
         self._began_s = time.monotonic()
         self._number, self._offset = found.segment, found.offset
         if found.offset == 0:
-            self._begin(found.segment)
+            self._begin(found.segment, waited_for=False)
             return
         self._file = os.open(self.directory / name_of(found.segment), os.O_RDWR)
         os.ftruncate(self._file, found.offset)
         self._end = found.offset + min(self._segment_bytes, FRESH_BYTES)
-        _prewrite(self._file, found.offset, self._end)
+        prewrite(self._file, found.offset, self._end)
         os.fsync(self._file)
 
     def _rotate(self) -> None:
         os.ftruncate(self._file, self._offset)
         os.fsync(self._file)
         os.close(self._file)
-        self._begin(self._number + 1)
+        self._begin(self._number + 1, waited_for=True)
 
-    def _begin(self, number: int) -> None:
-        source = self.directory / "spare"
-        preparing = self._spare is not None and self._spare.is_alive()
-        self._stocked = preparing
+    def _begin(self, number: int, *, waited_for: bool) -> None:
+        """`waited_for`: batches wait meanwhile. Syncs take longer then than in a segment that is prewritten,
+        but nobody waits until it is."""
+        source = self._spare.take()
         self._end = self._segment_bytes
-        if preparing or not source.exists():
+        if source is None:
             source = self.directory / "fresh"
-            self._end = min(self._segment_bytes, FRESH_BYTES)
-            _allocate(source, self._end)
-        self._file = os.open(source, os.O_RDWR)
+            self._file = os.open(source, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
+            if waited_for:
+                os.posix_fallocate(self._file, 0, self._end)
+            else:
+                self._end = min(self._end, FRESH_BYTES)
+                prewrite(self._file, 0, self._end)
+        else:
+            self._file = os.open(source, os.O_RDWR)
         write_all(self._file, segment_header(number, self.epoch, self.head), 0)
         os.fsync(self._file)
         os.rename(source, self.directory / name_of(number))
         _sync_directory(self.directory)
         self._number, self._offset = number, SEGMENT_HEADER.size
         self._began_s = time.monotonic()
-
-    def _prepare(self, rest_s: float) -> None:
-        partial = self.directory / "spare.partial"
-        try:
-            if _allocate(partial, self._segment_bytes, lambda: self._closing.wait(rest_s)):
-                os.rename(partial, self.directory / "spare")
-                return
-        except OSError:
-            pass  # A full disk shows at the rotation, where somebody can be told.
-        partial.unlink(missing_ok=True)
 
 
 def recover(directory: Path, durable: tuple[int, int] = (0, 0)) -> Recovery:
@@ -505,31 +486,6 @@ def _last_epoch(directory: Path) -> int:
     while (batch := batch_at(data, offset)) is not None:
         epoch, offset = max(epoch, batch.epoch), batch.end
     return epoch
-
-
-def _allocate(path: Path, size: int, rest: Callable[[], bool] | None = None) -> bool:
-    """A file of zeros; see `_prewrite`."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
-    try:
-        return _prewrite(file, 0, size, rest)
-    finally:
-        os.close(file)
-
-
-def _prewrite(file: int, start: int, end: int, rest: Callable[[], bool] | None = None) -> bool:
-    """Zeros from `start` to `end`. Later syncs need not wait for the file system: no metadata changes.
-
-    Piece by piece, with rests where batches that are synced meanwhile share the disk with it. A rest that
-    returns true ends it; whether it came to the end.
-    """
-    os.posix_fallocate(file, start, end - start)
-    for at in range(start, end, len(_CHUNK)):
-        write_all(file, _CHUNK[: end - at], at)
-        if rest is not None:
-            os.fdatasync(file)
-            if rest():
-                return False
-    return True
 
 
 def _sync_directory(directory: Path) -> None:

@@ -13,6 +13,7 @@ from api.brakes.brake import Brake
 from api.brakes.cap import UNLIMITED
 from api.breaker import Breaker
 from api.decide import Case, Context, Decision, Freshness, Policy, Verdict, decide
+from api.intake.compiled import ordering
 from api.model import ModelFailed, ServingModel
 from api.outcome import Outcome
 from api.phrases import Phrases, brief_of, rest_of
@@ -112,7 +113,7 @@ class Judge:
         self._names = catalogue.names
         self._follow(rules)
         self._telling = Telling()
-        self._phrases = Phrases()
+        self._phrases = Phrases(compiled=ordering())
         self.code = code
         self._shared = Shared(
             {"catalogue": catalogue.vector_fingerprint, "state": catalogue.state_fingerprint, "code": code}
@@ -187,27 +188,28 @@ class Judge:
         for place, stage in enumerate(("features", "score", "rules", "explain")):
             taken[stage] = (clock[place + 1] - clock[place]) // 1_000
         kind, generation = Kind.ABANDONED if abandoned else Kind.DECISION, freshness.generation
-        opened = members({"type": kind.name.lower(), "v": DECISION_VERSION, "tenant": self.tenant})
-        dated = members(
+        opened = b"{%b," % members({"type": kind.name.lower(), "v": DECISION_VERSION, "tenant": self.tenant})
+        dated = b",%b," % members(
             {"decided_ms": now_ms, "versions": shared.versions_raw, "freshness": shared.freshness_raw}
         )
-        timed = members({"stages_us": taken})
+        timed = b",%b}" % members({"stages_us": taken})
         rests, made = self._phrases.rests(decisions), []
         for i, read in enumerate(reads):
             decision, work = decisions[i], read.work
             said = self._telling.of(decision.rules)
             brief, kept = self._phrases.brief(decision, reasons[i])
             # What its receipt keeps comes first; what many records share was encoded once.
-            head = b"{%b,%b,%b,%b" % (opened, work.core, dated, kept)
-            payload = b'%b,%b,%b,"order":%b,"claim":"%b",%b,"features":%b,%b}' % (
-                head, work.own, rests[i], self._order(read, generation), read.claim.encode(), said.members,
-                texts[i], timed,
-            )  # fmt: skip
+            payload = b"".join((
+                opened, work.core, dated, kept,
+                b",", work.own, b",", rests[i], b',"order":', self._order(read, generation),
+                b',"claim":"', read.claim.encode(), b'",', said.members, b',"features":', texts[i], timed,
+            ))  # fmt: skip
+            head_bytes = len(opened) + len(work.core) + len(dated) + len(kept)
             record = {
                 **brief, "id": work.id, "decided_ms": now_ms, "versions": shared.versions,
                 "freshness": shared.freshness, "rules": said.hits,
             }  # fmt: skip
-            made.append(Judged(kind, record, payload, len(head)))
+            made.append(Judged(kind, record, payload, head_bytes))
         return made
 
     def again(

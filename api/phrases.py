@@ -3,7 +3,7 @@
 `members(brief_of(...))` and `members(rest_of(...))` are what it says, byte by byte; a test holds it to them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from api.decide import Decision, Voice
@@ -13,6 +13,8 @@ from features.store import Target
 KEPT_MAX: Final = 8_192
 _NO_NUMBERS: Final = b'"probability":null,"margin":null,"expected_loss":null,"scored_by":null'
 Brief = tuple[Mapping[str, Any], bytes]
+Order = Callable[[Sequence[Target], Sequence[int], dict[str, bytes]], bytes | None]
+"""`{entity: [generation, number]}` from what stands before each number; `None`: that is missing somewhere."""
 
 
 def brief_of(decision: Decision, reasons: list[dict[str, Any]]) -> dict[str, Any]:
@@ -42,10 +44,14 @@ def rest_of(decision: Decision) -> dict[str, Any]:
 
 
 class Phrases:
-    """Keeps at most `limit` of each kind. Not for use by several threads."""
+    """Keeps at most `limit` of each kind. Not for use by several threads.
 
-    def __init__(self, limit: int = KEPT_MAX) -> None:
+    `compiled`: writes running numbers (api/intake/order.c), instead of Python.
+    """
+
+    def __init__(self, limit: int = KEPT_MAX, compiled: Order | None = None) -> None:
         self._limit = limit
+        self._compiled = compiled
         self._briefs: dict[tuple[object, ...], Brief] = {}
         self._voices: dict[tuple[str, ...], bytes] = {}
         self._orders: dict[str, bytes] = {}
@@ -90,6 +96,8 @@ class Phrases:
         if generation != self._generation:
             self._generation, self._orders = generation, {}
         known = self._orders
+        if self._compiled is not None and (found := self._compiled(targets, numbers, known)) is not None:
+            return found
         said = []
         for (entity, _, _), number in zip(targets, numbers, strict=True):
             if number:

@@ -64,7 +64,7 @@ class Envelope:
 def pack(kind: Kind, key: str, payload: bytes) -> bytes:
     """A journal body; `key` partitions the topic and has at most 255 bytes."""
     raw = key.encode()
-    return b"%c%c%b%b" % (kind, len(raw), raw, payload)
+    return b"%c%c%b" % (kind, len(raw), raw) + payload
 
 
 def unpack(body: bytes) -> Envelope:

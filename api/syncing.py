@@ -23,7 +23,7 @@ from models.kernel.build import Source, library, report
 from models.kernel.errors import NotBuilt
 
 LOG = logging.getLogger("cordon.syncing")
-SYNC: Final = Source("sync", Path(__file__).parent, ("sync.c", "sha256.c"), ("sha256.h",))
+SYNC: Final = Source("sync", Path(__file__).parent, ("sync.c", "sha256.c", "prewrite.c"), ("sha256.h",))
 _STOP: Final = 1
 _GO: Final = 2
 _SAID: Final = 1
@@ -168,18 +168,29 @@ class Beside:
 
 
 @cache
-def _routine() -> "ctypes._NamedFuncPointer":
-    if not hasattr(os, "eventfd"):
-        raise NotBuilt("this system has no eventfd")
+def _loaded() -> ctypes.CDLL:
     try:
-        # CDLL, not PyDLL: the interpreter's lock is given up for as long as the thread lives.
+        # CDLL, not PyDLL: the interpreter's lock is given up for as long as a routine runs.
         loaded = ctypes.CDLL(str(library(SYNC)))
-        routine = loaded.cordon_sync
         loaded.sha256_choose(0)
     except OSError as error:
         raise NotBuilt(f"the shared object cannot be loaded: {error}") from error
-    routine.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Told)]
-    return routine
+    loaded.cordon_sync.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Told)]
+    loaded.cordon_prewrite.argtypes = [
+        ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int,
+    ]  # fmt: skip
+    return loaded
+
+
+def _routine() -> "ctypes._NamedFuncPointer":
+    if not hasattr(os, "eventfd"):
+        raise NotBuilt("this system has no eventfd")
+    return _loaded().cordon_sync
+
+
+def prewriting() -> "ctypes._NamedFuncPointer":
+    """`cordon_prewrite` (see prewrite.c). Raises `NotBuilt`."""
+    return _loaded().cordon_prewrite
 
 
 def write_all(file: int, data: bytes, offset: int) -> None:

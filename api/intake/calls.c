@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { BYTES_16 = 16, ORIGIN = 40, CLAIM = 41, HEAD = 26, DIGITS_MAX = 20, TARGETS_MAX = 255 };
+enum { BYTES_16 = 16, ORIGIN = 40, CLAIM = 41, HEAD = 26, TARGETS_MAX = 255 };
 enum { OPEN = 1, ANSWERED = 2 };
 
 /* `arrive` and `complete` of one catalogue and tenant, on the wire (features/command.py, features/library.py). */
@@ -35,20 +35,6 @@ static int reserve(room_t *room, size_t more)
     room->at = start + used;
     room->end = start + size;
     return 1;
-}
-
-static char *decimal(char *at, unsigned long long number)
-{
-    char reversed[DIGITS_MAX];
-    int count = 0;
-    do {
-        reversed[count++] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number != 0);
-    while (count > 0) {
-        *at++ = reversed[--count];
-    }
-    return at;
 }
 
 /* `*n\r\n`: a command of so many words follows. */

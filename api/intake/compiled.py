@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from api.intake import tables
 from api.intake.stages import Identified, Reference, Stages
+from api.phrases import Order
 from features.catalogue import Catalogue
 from features.event import Identity, Transaction
 from features.measure import Scalar
@@ -30,7 +31,7 @@ _NAME: Final = "cordon_intake"
 INTAKE: Final = Source(
     "intake",
     Path(__file__).parent,
-    ("module.c", "parse.c", "identify.c", "observe.c", "calls.c", "blake2b.c"),
+    ("module.c", "parse.c", "identify.c", "observe.c", "calls.c", "order.c", "blake2b.c"),
     ("intake.h", "blake2b.h"),
     (f"-I{sysconfig.get_paths()['include']}", f"-DCORDON_ABI={sysconfig.get_config_var('SOABI')}"),
 )
@@ -50,6 +51,15 @@ def module() -> Any:
     except ImportError as error:
         raise NotBuilt(f"the shared object cannot be loaded: {error}") from error
     return made
+
+
+def ordering() -> Order | None:
+    """Writes running numbers (order.c), where it is built."""
+    try:
+        found: Order = module().order
+    except NotBuilt:
+        return None
+    return found
 
 
 class Compiled:

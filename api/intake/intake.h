@@ -26,7 +26,14 @@ PyObject *irregular(PyObject *made);
 /* Whether it is an int (no bool) that fits. */
 int whole(PyObject *value, long long *found);
 
+enum { DIGITS_MAX = 20 };
+
+/* Writes the number; behind its last digit. */
+char *decimal(char *at, unsigned long long number);
+
 /* An instance of a subclass of tuple; takes the reference to `plain`, an exact tuple or NULL. */
 PyObject *named(PyObject *type, PyObject *plain);
+
+PyObject *order(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 #endif

@@ -22,6 +22,20 @@ int whole(PyObject *value, long long *found)
     return !overflow;
 }
 
+char *decimal(char *at, unsigned long long number)
+{
+    char reversed[DIGITS_MAX];
+    int count = 0;
+    do {
+        reversed[count++] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number != 0);
+    while (count > 0) {
+        *at++ = reversed[--count];
+    }
+    return at;
+}
+
 PyObject *named(PyObject *type, PyObject *plain)
 {
     PyObject *args = plain == NULL ? NULL : PyTuple_Pack(1, plain);
@@ -34,11 +48,17 @@ PyObject *named(PyObject *type, PyObject *plain)
     return made;
 }
 
+static PyMethodDef FUNCTIONS[] = {
+    {"order", (PyCFunction)(void (*)(void))order, METH_FASTCALL, "Running numbers, as JSON."},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT,
     .m_name = "cordon_intake",
     .m_doc = "Stages of the intake, compiled.",
     .m_size = -1,
+    .m_methods = FUNCTIONS,
 };
 
 PyMODINIT_FUNC PyInit_cordon_intake(void)

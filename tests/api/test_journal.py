@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,8 @@ from api.journal import Journal, JournalBusy, JournalFenced, JournalLate, Journa
 from api.journal_reader import JournalReader, Position, contents, journals_in
 from api.record import Kind, encode_json, pack
 from api.segment import Damage, Head, encode_batch, segments_in
-from api.syncing import SYNC, Beside, Inline, Order, best
+from api.spare import prewrite
+from api.syncing import SYNC, Beside, Inline, Order, best, prewriting
 from models.kernel.build import library as built
 from models.kernel.errors import NotBuilt
 
@@ -486,7 +488,16 @@ def test_the_contents_of_journals_are_their_records_in_order(tmp_path):
         list(contents(*journals_in(tmp_path)))
 
 
-def test_the_next_segment_is_prepared_ahead_and_given_up_when_the_journal_closes(tmp_path):
+def not_built() -> Any:
+    raise NotBuilt("there is no compiler")
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "by Python"])
+def test_the_next_segment_is_prepared_ahead_and_given_up_when_the_journal_closes(
+    tmp_path, monkeypatch, compiled
+):
+    if not compiled:
+        monkeypatch.setattr("api.spare.prewriting", not_built)
     spare = tmp_path / "spare"
     with Journal(tmp_path, segment_bytes=1 << 20) as journal:
         journal.append([bytes(300_000)])
@@ -508,3 +519,43 @@ def test_the_next_segment_is_prepared_ahead_and_given_up_when_the_journal_closes
     # All of it would have taken a second at the least.
     assert time.monotonic() - began_s < 0.8
     assert not list(slow.glob("spare*"))
+
+
+def test_nobody_waits_until_a_segment_is_prewritten(tmp_path, monkeypatch):
+    # Where no spare is ready in time, the next segment is allocated only.
+    ahead: list[tuple[int, int]] = []
+
+    def noted(file: int, start: int, end: int) -> bool:
+        ahead.append((start, end))
+        return prewrite(file, start, end)
+
+    monkeypatch.setattr("api.journal.prewrite", noted)
+    monkeypatch.setattr("api.spare.prewriting", lambda: lambda *_: errno.ENOSPC)
+    bodies = [os.urandom(200_000) for _ in range(24)]
+    with Journal(tmp_path, segment_bytes=1 << 20) as journal:
+        for body in bodies:
+            journal.append([body])
+        assert segments_in(tmp_path)[-1].stat().st_size == 1 << 20
+    assert ahead == [(0, 1 << 20)]
+    assert len(segments_in(tmp_path)) == 5
+    assert not list(tmp_path.glob("spare*"))
+    reader = JournalReader(tmp_path)
+    assert [record.body for record in reader.read(100)] == bodies
+    reader.close()
+
+
+def test_compiled_code_writes_zeros_until_the_pipe_is_closed(tmp_path):
+    size = 1_000_000
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * size)
+    file = os.open(path, os.O_RDWR)
+    closed, end = os.pipe()
+    assert prewriting()(file, 0, size - 10, closed, 1) == 0
+    assert path.read_bytes() == bytes(size - 10) + b"x" * 10
+    path.write_bytes(b"x" * size)
+    os.close(end)
+    assert prewriting()(file, 0, size, closed, 60_000) == -1
+    assert path.read_bytes() == bytes(256 * 1024) + b"x" * (size - 256 * 1024)
+    os.close(closed)
+    os.close(file)
+    assert prewriting()(file, 0, size, -1, 0) == errno.EBADF
