@@ -159,16 +159,23 @@ class Door:
         """Into the aligner what is there; waits for the first message only."""
         first = self._consumer.consume(1, patience_s)
         messages = [*first, *self._consumer.consume(self.config.door_batch - 1, 0)] if first else []
+        read: dict[tuple[str, int], int] = {}
         for message in messages:
             fault = message.error()
             where = message.topic() or "", message.partition() or 0
             if fault is None:
                 taken = read_message(Place(*where, message.offset() or 0), message.value())
                 self._aligner.put(where, self._event_time(taken), taken)
+                read[where] = taken.place.offset + 1
             elif fault.code() == KafkaError._PARTITION_EOF:
                 self._aligner.end(where)
             elif not fault.retriable():
                 raise KafkaException(fault)
+        for where, after in read.items():
+            # The end as the newest fetch saw it: nobody waits for another one to say that there is no more.
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
+            if after == end:
+                self._aligner.end(where)
 
     def _take(self) -> list[Taken]:
         """The next batch by event time; not without a partition that still owes messages, unless it is silent
@@ -409,7 +416,9 @@ def consumer_settings(config: ServiceConfig) -> dict[str, Any]:
         "auto.offset.reset": "earliest",
         "partition.assignment.strategy": "range",
         "session.timeout.ms": 10_000,
-        "fetch.wait.max.ms": 20,
+        # A fetch that waits costs the broker nothing until it ends. What ends behind a transaction's marker
+        # is only known to have ended then.
+        "fetch.wait.max.ms": 200,
         "queued.max.messages.kbytes": 16_384,
         "log_level": 3,
     }

@@ -1,7 +1,7 @@
 """How soon a decision is in the state that others read: journal, publisher, Kafka, Flink, Redis.
 
     .venv/bin/python -m bench.freshness --rate 1000 [--seconds 60] [--connections 512] [--workers 1]
-        [--warm 30000] [--warm-seconds 30] [--model DIR] [--json] [--write]
+        [--warm 30000] [--warm-seconds 90] [--model DIR] [--json] [--write]
 
 The whole stack runs. Payments of a generated world arrive over HTTP as a Poisson process, after a warm-up,
 both as in `bench.http`. The clock of a decision starts when its request was due, so it holds the time of the

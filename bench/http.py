@@ -1,7 +1,7 @@
 """Decisions over HTTP: latency at a rate, open loop, every answer checked and durable.
 
     .venv/bin/python -m bench.http --rate 1000 [--alone] [--seconds 60] [--runs 3] [--json] [--write]
-        [--connections 512] [--workers 1] [--warm 30000] [--warm-seconds 30] [--model DIR] [--port PORT]
+        [--connections 512] [--workers 1] [--warm 30000] [--warm-seconds 90] [--model DIR] [--port PORT]
         [--stall 0]
 
 Starts the service with the demonstration's model, Valkey and the journal; without `--alone` also Kafka,

@@ -28,6 +28,8 @@ from stream.rest import ClusterAway, Rest
 from stream.setting import InvalidSetting, Setting, parse
 
 PAUSE_S: Final = 0.5
+# While nothing is missing: each look makes a JVM answer, on processors that others need.
+CALM_S: Final = 2.0
 LAST_CHECKPOINT_S: Final = 4.0
 CANCELLED_S: Final = 4.0
 
@@ -85,19 +87,21 @@ def keep(setting: Setting, stop: threading.Event) -> None:
         monotonic_s=time.monotonic,
         parameter_names=(GENERATION, PROGRAM),
     )
-    told, ready = "", False
+    told, ready, serving = "", False, False
     while not stop.is_set():
         try:
-            if keeper.step() and not ready:
+            serving = keeper.step()
+            if serving and not ready:
                 ready = True
                 sys.stderr.write("ready: jobs\n")
                 sys.stderr.flush()
             told = ""
         except (StoreBusy, ClusterAway, LogAway) as error:
+            serving = False
             if str(error) != told:
                 told = str(error)
                 say(f"waiting: {told}")
-        stop.wait(PAUSE_S)
+        stop.wait(CALM_S if serving and not keeper.rebuilding else PAUSE_S)
     leave(rest, [program.name for program in mine])
     log.close()
 

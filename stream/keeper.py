@@ -113,6 +113,7 @@ class Keeper[P: Runnable]:
     parameter_names: tuple[str, str]
     generation: str | None = None
     _ends: Positions | None = None
+    _parameters: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _attempts: dict[str, Attempts] = field(default_factory=dict)
 
     def step(self) -> bool:
@@ -146,7 +147,7 @@ class Keeper[P: Runnable]:
         attempts = self._attempts.setdefault(program.name, Attempts())
         mine = [job for job in jobs if job.name == program.name]
         wanted = {self.parameter_names[0]: generation, self.parameter_names[1]: program.fingerprint}
-        fitting = [job for job in mine if _fits(self.cluster.parameters(job.id), wanted)]
+        fitting = [job for job in mine if _fits(self._told(job.id), wanted)]
         for job in mine:
             if job not in fitting[:1] and job.state != "CANCELLING":
                 self.say(f"{program.name}: cancelling {job.id}")
@@ -158,6 +159,13 @@ class Keeper[P: Runnable]:
         if not mine and self.monotonic_s() >= attempts.not_before_s and self.cluster.slots() > 0:
             self._start(program, generation, attempts)
         return False
+
+    def _told(self, job_id: str) -> Mapping[str, str]:
+        """What a job was started with, asked once: a job never changes it."""
+        known = self._parameters.get(job_id) or self.cluster.parameters(job_id)
+        if known:
+            self._parameters[job_id] = known
+        return known
 
     def _start(self, program: P, generation: str, attempts: Attempts) -> None:
         attempts.made += 1

@@ -30,6 +30,7 @@ class HandCluster:
 
     held: dict[str, list] = field(default_factory=dict)
     size: int = 4
+    asked: list[str] = field(default_factory=list)
 
     def jobs(self) -> list[Job]:
         return [
@@ -38,6 +39,7 @@ class HandCluster:
         ]
 
     def parameters(self, job_id: str) -> dict[str, str]:
+        self.asked.append(job_id)
         told: dict[str, str] = self.held[job_id][2]
         return told
 
@@ -242,3 +244,14 @@ def test_a_refused_job_is_tried_again_with_pauses(world: World) -> None:
 
 def test_other_file_systems_have_no_listing() -> None:
     assert newest_checkpoint("s3://bucket/checkpoints") is None
+
+
+def test_a_job_is_asked_once_what_it_was_started_with(world: World) -> None:
+    for _ in range(3):
+        world.keeper.step()
+    assert world.cluster.asked == ["j1"]
+    world.store.life = "g2"
+    for _ in range(3):
+        world.keeper.step()
+    assert world.cluster.asked == ["j1", "j2"]
+    assert [generation for generation, _ in world.starts] == ["g1", "g2"]
