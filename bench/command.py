@@ -21,7 +21,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 def warming(parser: argparse.ArgumentParser) -> None:
     """Adds what comes before the measured requests; see `bench.load.course.Course.warm_up`."""
     parser.add_argument("--warm", type=int, default=30_000, help="transactions of history, sent before")
-    # For about 80 s at 1,000/s a task manager's compilers take 30 to 80 ms of each second, then 8.
+    # At 1,000/s a task manager compiles for about 80 s; see docs/measuring.md.
     parser.add_argument("--warm-seconds", type=float, default=90.0, help="then at the rate, unmeasured")
 
 
