@@ -3,13 +3,19 @@
 import functools
 import json
 import signal
+import time
 from collections import Counter
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
+from api import door as door_module
+from api.compose import compose
+from api.config import ServiceConfig
+from api.door import Door, now_ms
 from api.letter import holder_of, opened, place_of
+from api.metrics import Metrics
 from api.query_store import open_store
 from api.vault.directory import Vault
 from api.vault.seal import Sealer
@@ -181,3 +187,29 @@ def test_decisions_go_on_without_kafka_and_are_read_back(tmp_path, valkey, ports
         assert client.get("/v1/decisions/a").json()["id"] == "a"
     finally:
         processes.close()
+
+
+def test_partitions_end_with_their_last_record_not_with_an_empty_fetch(installation, monkeypatch):
+    settings = door_module.consumer_settings
+    # The broker's word for an end comes with a fetch that found nothing; here it never comes.
+    monkeypatch.setattr(
+        door_module, "consumer_settings", lambda config: settings(config) | {"enable.partition.eof": False}
+    )
+    for partition in (0, 1):
+        installation.send(body(f"t{partition}", partition), partition=partition)
+    config = ServiceConfig.from_environment(installation.processes.environment)
+    parts = compose(config, "door-0", time.perf_counter_ns, now_ms)
+    door = Door(parts, now_ms, Metrics())
+    try:
+        topic = config.topics.transactions
+        door._consumer.subscribe([topic], on_assign=door._assigned, on_revoke=door._revoked)
+
+        def both_read():
+            door._read(0.2)
+            return len(door._aligner) == 2
+
+        wait_for(both_read, 30)
+        assert [taken.place.partition for taken in door._take()] == [0, 1]
+    finally:
+        door._consumer.close()
+        parts.close()
