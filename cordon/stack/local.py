@@ -36,9 +36,10 @@ USUAL_PORTS = {
 }
 LISTENERS = (*USUAL_PORTS, "service")
 # Where processors are few, what follows the log yields to what answers: a decision never waits for a tile. It
-# keeps off as many processors as there are workers who answer (see `spared`).
+# keeps off as many processors as there are workers who answer (see `spared`). Among those that follow, the
+# projector comes last: no feature waits for it.
 FOLLOWERS = {
-    "kafka": 5, "jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 10,
+    "kafka": 5, "jobmanager": 10, "taskmanager": 10, "jobs": 10, "publisher": 5, "projector": 19,
     "webhooks": 10,
 }  # fmt: skip
 # What a person calls the address of a part.
