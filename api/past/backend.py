@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 from api.engine import QueryStoreUnavailable
 from api.past.rows import Row
+from api.past.terms import TermRows, Terms, TermTokens
 
 ADVICE: Final = "write sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
 CONNECT_S: Final = 3
@@ -36,6 +37,7 @@ class Backend(Protocol):
     """One kind of database."""
 
     engine: Engine
+    terms: Terms
 
     def alone(self, connection: Connection) -> None:
         """Begin of a writing transaction: until its end there is no other. May block."""
@@ -69,6 +71,7 @@ class Sqlite:
             pool_size=POOL,
             hide_parameters=True,
         )
+        self.terms: Terms = TermTokens()
         self._inserts: dict[str, str] = {}
 
         @event.listens_for(self.engine, "connect")
@@ -126,6 +129,7 @@ class Postgres:
             pool_pre_ping=True,
             hide_parameters=True,
         )
+        self.terms: Terms = TermRows(self)
 
     def alone(self, connection: Connection) -> None:
         """See `Backend.alone`."""

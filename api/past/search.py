@@ -12,11 +12,12 @@ from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, exists, literal, select, tuple_
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.sql.expression import FromClause
 
 from api.past.rows import entity_kind
-from api.past.schema import DECISION, TERM
+from api.past.schema import DECISION
+from api.past.terms import Stretch, Terms, behind
 from api.record import decode_json, encode_json
 
 if TYPE_CHECKING:
@@ -122,23 +123,28 @@ def place_of(cursor: str, search: Digested) -> Place:
     return Place(decided_ms, id_)
 
 
-def matching(search: Search, after: Place | None, looks: int, limit: int) -> Select[Any]:
+def matching(terms: Terms, search: Search, after: Place | None, looks: int, limit: int) -> Select[Any]:
     """The newest places that match among the next `looks` rows, newest first."""
-    looked = _candidates(search, after).limit(looks).subquery("looked")
-    found = select(looked.c.decided_ms, looked.c.id)
-    if search.terms and not _labelled(search):
+    if _led_by_terms(search):
+        rows, others = terms.leading(search.terms, _stretch(search, after), looks)
+        looked = rows.cte("looked")
+        found = select(looked.c.decided_ms, looked.c.id)
         own = _own(search, DECISION)
         if own:
             found = found.join_from(looked, DECISION, DECISION.c.id == looked.c.id)
-        found = found.where(*own, *_with(search.terms[1:], looked))
     else:
-        found = found.where(*_own(search, looked), *_with(search.terms, looked))
+        looked = _decisions(search, after, *terms.columns()).limit(looks).cte("looked")
+        found, others = select(looked.c.decided_ms, looked.c.id), search.terms
+        own = _own(search, looked)
+    found = found.where(*own, *(terms.present(term, looked) for term in others))
     return found.order_by(looked.c.decided_ms.desc(), looked.c.id.desc()).limit(limit)
 
 
-def last_of(search: Search, after: Place | None, looks: int) -> Select[Any]:
+def last_of(terms: Terms, search: Search, after: Place | None, looks: int) -> Select[Any]:
     """The place of the last of the next `looks` rows, if there are as many."""
-    return _candidates(search, after).offset(looks - 1).limit(1)
+    if _led_by_terms(search):
+        return terms.last(search.terms, _stretch(search, after), looks)
+    return _decisions(search, after).offset(looks - 1).limit(1)
 
 
 def first_looks(search: Search, limit: int) -> int:
@@ -159,32 +165,25 @@ def _labelled(search: Search) -> bool:
     return search.entity is None and search.label in ("fraud", "legitimate")
 
 
-def _candidates(search: Search, after: Place | None) -> Select[Any]:
-    """Rows of the one index that leads, in order: the most telling condition's."""
-    source: FromClause
-    conditions: list[ColumnElement[bool]]
-    if search.terms and not _labelled(search):
-        kind, value = search.terms[0]
-        source, conditions = TERM, [TERM.c.kind == kind, TERM.c.value == value]
-        columns = [TERM.c.decided_ms, TERM.c.id]
-    else:
-        source, conditions = DECISION, []
-        columns = [
-            DECISION.c.decided_ms, DECISION.c.id, DECISION.c.outcome, DECISION.c.score, DECISION.c.time_ms,
-            DECISION.c.fraud,
-        ]  # fmt: skip
-        if _labelled(search):
-            conditions.append(DECISION.c.fraud == _FRAUD[search.label or "none"])
-    if search.decided_from_ms is not None:
-        conditions.append(source.c.decided_ms >= search.decided_from_ms)
-    if search.decided_until_ms is not None:
-        conditions.append(source.c.decided_ms < search.decided_until_ms)
-    if after is not None:
-        here = tuple_(source.c.decided_ms, source.c.id)
-        # The first alone bounds the index on both databases.
-        conditions.append(source.c.decided_ms <= after.decided_ms)
-        conditions.append(here < tuple_(literal(after.decided_ms), literal(after.id)))
-    return select(*columns).where(*conditions).order_by(source.c.decided_ms.desc(), source.c.id.desc())
+def _led_by_terms(search: Search) -> bool:
+    """Whether the most telling term leads."""
+    return bool(search.terms) and not _labelled(search)
+
+
+def _stretch(search: Search, after: Place | None) -> Stretch:
+    return Stretch(after, search.decided_from_ms, search.decided_until_ms)
+
+
+def _decisions(search: Search, after: Place | None, *more: ColumnElement[Any]) -> Select[Any]:
+    """Rows of the one index of decisions that leads, in order."""
+    columns = [
+        DECISION.c.decided_ms, DECISION.c.id, DECISION.c.outcome, DECISION.c.score, DECISION.c.time_ms,
+        DECISION.c.fraud, *more,
+    ]  # fmt: skip
+    found = select(*columns).where(*behind(DECISION, _stretch(search, after)))
+    if _labelled(search):
+        found = found.where(DECISION.c.fraud == _FRAUD[search.label or "none"])
+    return found.order_by(DECISION.c.decided_ms.desc(), DECISION.c.id.desc())
 
 
 def _own(search: Search, row: FromClause) -> list[ColumnElement[bool]]:
@@ -204,16 +203,3 @@ def _own(search: Search, row: FromClause) -> list[ColumnElement[bool]]:
         fraud = _FRAUD[search.label]
         found.append(row.c.fraud.is_(None) if fraud is None else row.c.fraud == fraud)
     return found
-
-
-def _with(terms: list[tuple[str, str]], looked: FromClause) -> list[ColumnElement[bool]]:
-    """Conditions that further terms are there."""
-    return [
-        exists().where(
-            and_(
-                TERM.c.kind == kind, TERM.c.value == value,
-                TERM.c.decided_ms == looked.c.decided_ms, TERM.c.id == looked.c.id,
-            )
-        )
-        for kind, value in terms
-    ]  # fmt: skip

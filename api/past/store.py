@@ -16,8 +16,8 @@ from api.engine import QueryStoreUnavailable
 from api.past.backend import Backend, backend_of
 from api.past.cases import CasePage, CaseSearch, change_case, list_cases, project_cases, read_case
 from api.past.migrate import migrate, version_of
-from api.past.rows import Row, Rows, rows_of, terms_of
-from api.past.schema import DECISION, DOUBLED, LABEL, LIFECYCLE, MOVED, POSITION, TERM, VERSION, WARM_FILE
+from api.past.rows import Row, Rows, rows_of
+from api.past.schema import DECISION, DOUBLED, LABEL, LIFECYCLE, MOVED, POSITION, VERSION, WARM_FILE
 from api.past.search import (
     LOOKS_FACTOR,
     SCAN,
@@ -117,14 +117,15 @@ class SqlStore:
     ) -> tuple[list[Place], Place | None]:
         """Places of a page and where to go on: few rows are looked at first, then more and more."""
         found: list[Place] = []
+        terms = self._backend.terms
         left, looks = self._scan, first_looks(search, limit + 1)
         while True:
             looks = min(looks, left)
-            rows = connection.execute(matching(search, after, looks, limit + 1 - len(found))).all()
+            rows = connection.execute(matching(terms, search, after, looks, limit + 1 - len(found))).all()
             found += [Place(row.decided_ms, row.id) for row in rows]
             if len(found) > limit:
                 return found[:limit], found[limit - 1]
-            last = connection.execute(last_of(search, after, looks)).first()
+            last = connection.execute(last_of(terms, search, after, looks)).first()
             if last is None:
                 return found, None
             after, left, looks = Place(last.decided_ms, last.id), left - looks, looks * LOOKS_FACTOR
@@ -156,8 +157,7 @@ class SqlStore:
         """Store the new ones and keep those apart that differ from an earlier one; the ids of both."""
         known = self._known(connection, DECISION, list(rows.decisions))
         new = [row for id_, row in rows.decisions.items() if id_ not in known]
-        self._add(connection, DECISION, new)
-        self._add(connection, TERM, [term for row in new for term in rows.terms[row[0]]])
+        self._backend.terms.add(connection, new, rows.terms)
         again = [*((id_, rows.sources[id_]) for id_ in rows.decisions if id_ in known), *rows.again]
         doubled = self._keep_apart(connection, again) if again else []
         return {row[0] for row in new}, doubled
@@ -283,16 +283,15 @@ class SqlStore:
         One that differs from what the file holds is a doubled decision: it is kept apart.
         """
         ids = [id_ for id_, _ in rows]
-        text_ = f"SELECT id, decided_ms, record FROM decision WHERE {self._backend.among('id')}"
+        text_ = f"SELECT id, record FROM decision WHERE {self._backend.among('id')}"
         with self.writing() as connection:
             found = connection.exec_driver_sql(text_, self._backend.many(ids)).all()
-            here = {id_: (decided_ms, bytes(record)) for id_, decided_ms, record in found}
+            here = {id_: bytes(record) for id_, record in found}
             warm = dict(rows)
-            other = [id_ for id_, (_, record) in here.items() if record != warm[id_]]
+            other = [id_ for id_, record in here.items() if record != warm[id_]]
             for id_ in other:
-                self._set_apart(connection, id_, number, here[id_][1])
-            self._backend.remove(connection, TERM, [t for _, r in here.values() for t in terms_of(r)])
-            self._backend.remove(connection, DECISION, [(id_,) for id_ in here])
+                self._set_apart(connection, id_, number, here[id_])
+            self._backend.terms.remove(connection, here)
             known = self._known(connection, MOVED, ids)
             self._add(connection, MOVED, [(id_, number) for id_ in warm if id_ not in known])
         return len(here) - len(other), len(other)

@@ -1,13 +1,18 @@
 """Search: every filter against the obvious one, pages that neither skip nor repeat while the log grows."""
 
 import itertools
+import random
+import re
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api.engine import QueryStoreUnavailable
 from api.past.search import InvalidCursor, Place, Search, cursor_of, last_of, place_of
 from api.past.store import SqlStore
+from api.past.terms import TermTokens, make_found_by
 from api.query_store import Logged, open_store
 from api.record import encode_json
 
@@ -88,7 +93,9 @@ def fresh(request, tmp_path_factory):
 
     def emptied():
         with store.writing() as connection:
-            connection.exec_driver_sql("TRUNCATE decision, term, label, lifecycle, doubled, position")
+            connection.exec_driver_sql(
+                "TRUNCATE decision, term, label, lifecycle, doubled, position, moved, warm_file"
+            )
         return store
 
     yield emptied
@@ -144,6 +151,51 @@ def test_what_arrives_between_two_pages_neither_repeats_nor_hides_anything(
     assert set(found) <= set(obvious(records + later, {}, search))
 
 
+def test_every_combination_of_filters_finds_the_obvious(fresh):
+    chance = random.Random(7)
+    records = [
+        {
+            "type": "decision", "id": f"t{number:03}", "time_ms": 1, "decided_ms": chance.randrange(20),
+            "outcome": chance.choice(OUTCOMES), "score": chance.randrange(4),
+            "entities": {"card": f"p{chance.randrange(2)}", "merchant": f"p{chance.randrange(3)}"},
+            "rules": [{"id": "r0", "result": chance.choice(["hit", "no_hit"])}],
+            "reasons": [{"code": f"c{chance.randrange(2)}"}],
+        }
+        for number in range(120)
+    ]  # fmt: skip
+    labels = {r["id"]: chance.choice(["fraud", "legitimate"]) for r in records if chance.random() < 0.7}
+    log = [logged(r) for r in records]
+    log += [
+        logged(
+            {"type": "label", "id": f"l{id_}", "transaction_id": id_, "time_ms": 1, "fraud": of == "fraud"}
+        )
+        for id_, of in labels.items()
+    ]
+    store = fresh()
+    # In pieces that are not in the order of time.
+    for start in range(0, len(log), 7):
+        store.project(log[start : start + 7], {})
+    filters: dict[str, list[Any]] = {
+        "entity": [None, ("card", "p0")], "rule": [None, "r0"], "reason": [None, "c0"],
+        "outcome": [None, "approve"], "score_min": [None, 2], "decided_from_ms": [None, 5],
+        "decided_until_ms": [None, 15], "label": [None, "fraud", "legitimate", "none"],
+    }  # fmt: skip
+    for values in itertools.product(*filters.values()):
+        values_by_name: dict[str, Any] = dict(zip(filters, values, strict=True))
+        search = Search(**values_by_name)
+        assert paged(store, search, 3) == obvious(records, labels, search), search
+
+
+@FEW
+@given(decisions(), st.sets(st.integers(0, 29)), searches, st.integers(1, 7))
+def test_what_went_to_the_warm_store_is_not_found_and_hides_nothing(fresh, records, gone, search, limit):
+    store = fresh()
+    store.project([logged(r) for r in records], {})
+    moved = [r for r in records if int(r["id"][1:]) in gone]
+    store.adopt(store.begin_file(f"file{next(NUMBERS)}"), [(r["id"], encode_json(r)) for r in moved])
+    assert paged(store, search, limit) == obvious([r for r in records if r not in moved], {}, search)
+
+
 def test_a_page_looks_at_no_more_rows_than_allowed_and_still_leads_on(tmp_path):
     store = SqlStore.open(f"sqlite:///{tmp_path / 'bounded.sqlite'}", scan=10)
     base = {"type": "decision", "time_ms": 1, "score": 1, "entities": {}}
@@ -170,16 +222,42 @@ def test_a_cursor_of_another_search_or_of_nobody_is_refused():
 @pytest.mark.parametrize(("search", "index"), [
     (Search(), "COVERING INDEX decision_newest"),
     (Search(outcome="decline", score_min=900, time_from_ms=5), "COVERING INDEX decision_newest"),
-    (Search(entity=("card", "p1"), rule="r0"), "PRIMARY KEY (kind=? AND value=?"),
-    (Search(rule="r0"), "PRIMARY KEY (kind=? AND value=?"),
     (Search(label="fraud", reason="c1"), "INDEX decision_labelled (fraud=?"),
 ])  # fmt: skip
 @pytest.mark.parametrize("after", [None, Place(100, "t9")])
 def test_what_a_search_looks_at_comes_from_one_index_in_order(tmp_path, search, index, after):
-    store = SqlStore.open(f"sqlite:///{tmp_path / 'plan.sqlite'}")
-    query = last_of(search, after, 50).compile(store._engine, compile_kwargs={"literal_binds": True})
+    steps = plan_of(tmp_path, search, after)
+    assert len(steps) == 1, steps
+    assert index in steps[0]
+
+
+@pytest.mark.parametrize("search", [Search(entity=("card", "p1"), rule="r0"), Search(rule="r0")])
+@pytest.mark.parametrize("after", [None, Place(100, "t9")])
+def test_what_a_search_by_terms_looks_at_comes_from_the_full_text_index(tmp_path, search, after):
+    steps = plan_of(tmp_path, search, after)
+    read = [step for step in steps if re.match("SCAN|SEARCH", step) and "far" not in step]
+    assert sum("found_by VIRTUAL TABLE" in step and "M1" in step for step in read) == 2, steps
+    others = [step for step in read if "VIRTUAL TABLE" not in step]
+    assert all(re.search(r"PRIMARY KEY \(rowid=\?\)|COVERING INDEX decision_newest", s) for s in others), (
+        steps
+    )
+    # Rows are sorted only within the last one's millisecond.
+    assert sum("TEMP B-TREE" in step for step in steps) <= 1, steps
+
+
+def plan_of(directory, search, after):
+    store = SqlStore.open(f"sqlite:///{directory / 'plan.sqlite'}")
+    query = last_of(TermTokens(), search, after, 50).compile(
+        store._engine, compile_kwargs={"literal_binds": True}
+    )
     with store.reading() as connection:
         steps = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
     store.close()
-    assert len(steps) == 1, steps
-    assert index in steps[0]
+    return steps
+
+
+def test_an_sqlite_without_full_text_search_is_told_of(tmp_path):
+    store = SqlStore.open(f"sqlite:///{tmp_path / 'plain.sqlite'}")
+    with pytest.raises(QueryStoreUnavailable, match="without FTS5"), store.writing() as connection:
+        make_found_by(connection, "CREATE VIRTUAL TABLE other USING absent(tokens)")
+    store.close()
