@@ -129,6 +129,8 @@ class Program:
             "state.backend.rocksdb.use-bloom-filter": "true",
             # The job waits until a checkpoint has written these: what is full before is written beside it.
             "state.backend.rocksdb.writebuffer.size": "16 mb",
+            # Nor does merging what was written go before what the job has to do then.
+            "state.backend.rocksdb.options-factory": "cordon.MergingLast",
             "restart-strategy.type": "exponential-delay",
             "restart-strategy.exponential-delay.initial-backoff": "500 ms",
             "restart-strategy.exponential-delay.max-backoff": "10 s",

@@ -1,8 +1,8 @@
 """The tables of the query store as this code uses them; `migrations` made them so.
 
     decision   one row per decided transaction; `fraud`: its newest label, NULL without any
-    term       what a decision can be found by: its entities, the rules that hit, its reasons; in an SQLite file
-               `found_by` instead, and a decision has a `place` (see api/past/terms.py)
+    term       what a decision can be found by: its entities, the rules that hit, its reasons;
+               in an SQLite file `found_by` instead, and a decision has a `place` (see api/past/terms.py)
     label, lifecycle, doubled, position
     warm_file, moved   where decisions went that are no longer here; `adopted`: all of its rows are moved
     review_case, case_event   decisions to review, and what people did with them (see api/case.py)

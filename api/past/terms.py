@@ -26,10 +26,8 @@ from sqlalchemy import (
     table,
     tuple_,
 )
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.sql.expression import FromClause
 
-from api.engine import QueryStoreUnavailable
 from api.past.rows import Row, terms_of
 from api.past.schema import DECISION, TERM
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 SAME_MS_BITS: Final = 20
 MS_MAX: Final = (1 << 63 - SAME_MS_BITS) - 2
 _MS: Final = 1 << SAME_MS_BITS
-FOUND_BY: Final = "CREATE VIRTUAL TABLE found_by USING fts5(tokens, content='', detail=none, columnsize=0)"
 _PLACED: Final = table("decision", column("place"), column("id"), column("decided_ms"))
 _FOUND: Final = table("found_by", column("rowid"), column("found_by"))
 _ADD_DECISION: Final = (
@@ -148,7 +145,7 @@ class TermTokens:
 
     def _placed(self, connection: Connection, rows: Sequence[Row]) -> list[tuple[int, Row]]:
         """Places for new rows, which are in order: each behind all of its millisecond."""
-        newest = connection.exec_driver_sql("SELECT max(place) FROM decision").scalar() or -1
+        newest = self._last_before(connection, MS_MAX + 1 << SAME_MS_BITS)
         found: list[tuple[int, Row]] = []
         last = -1
         for row in rows:
@@ -166,7 +163,7 @@ class TermTokens:
         return -1 if last is None else int(last)
 
     def remove(self, connection: Connection, decisions: Mapping[str, bytes]) -> None:
-        """See `Terms.remove`."""
+        """See `Terms.remove`: FTS5 has to be told what it was given, so a record's terms never change."""
         text = "SELECT place, id FROM decision WHERE id IN (SELECT value FROM json_each(?))"
         placed = connection.exec_driver_sql(text, (json.dumps(list(decisions)),)).all()
         if not placed:
@@ -204,18 +201,6 @@ class TermTokens:
         ends = [select(end(looked.c.place)).scalar_subquery() for end in (func.min, func.max)]
         having = select(_FOUND.c.rowid).where(*_having([term], Stretch()))
         return looked.c.place.in_(having.where(_FOUND.c.rowid >= ends[0], _FOUND.c.rowid <= ends[1]))
-
-
-def make_found_by(connection: Connection, text: str = FOUND_BY) -> None:
-    """The full-text index. Raises `QueryStoreUnavailable` where SQLite has none."""
-    try:
-        connection.exec_driver_sql(text)
-    except OperationalError as error:
-        if "no such module" not in str(error.orig):
-            raise
-        raise QueryStoreUnavailable(
-            "SQLite was built without FTS5 here: use a Python whose SQLite has it, as Debian's, or PostgreSQL"
-        ) from error
 
 
 def token(kind: str, value: str) -> str:

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.engine import QueryStoreUnavailable
+from api.past.migrations.versions.v0006_tokens import make_index
 from api.past.search import InvalidCursor, Place, Search, cursor_of, last_of, place_of
 from api.past.store import SqlStore
-from api.past.terms import TermTokens, make_found_by
+from api.past.terms import TermTokens
 from api.query_store import Logged, open_store
 from api.record import encode_json
 
@@ -186,6 +187,22 @@ def test_every_combination_of_filters_finds_the_obvious(fresh):
         assert paged(store, search, 3) == obvious(records, labels, search), search
 
 
+def test_decisions_of_one_millisecond_are_ordered_by_id_in_whatever_pieces_they_come(fresh):
+    store = fresh()
+    for numbers in ([4], [1, 7], [3], [0, 9, 5]):
+        store.project(
+            [
+                logged(
+                    {"type": "decision", "id": f"t{n}", "time_ms": 0, "decided_ms": 0, "outcome": "approve",
+                     "score": 1, "entities": {"card": "p0"}}
+                )
+                for n in numbers
+            ],
+            {},
+        )  # fmt: skip
+    assert paged(store, Search(entity=("card", "p0")), 2) == ["t9", "t7", "t5", "t4", "t3", "t1", "t0"]
+
+
 @FEW
 @given(decisions(), st.sets(st.integers(0, 29)), searches, st.integers(1, 7))
 def test_what_went_to_the_warm_store_is_not_found_and_hides_nothing(fresh, records, gone, search, limit):
@@ -259,5 +276,5 @@ def plan_of(directory, search, after):
 def test_an_sqlite_without_full_text_search_is_told_of(tmp_path):
     store = SqlStore.open(f"sqlite:///{tmp_path / 'plain.sqlite'}")
     with pytest.raises(QueryStoreUnavailable, match="without FTS5"), store.writing() as connection:
-        make_found_by(connection, "CREATE VIRTUAL TABLE other USING absent(tokens)")
+        make_index(connection, "CREATE VIRTUAL TABLE other USING absent(tokens)")
     store.close()

@@ -1,9 +1,12 @@
 """The Flink jobs on a real broker, a real cluster and a real store: every state equals the one that
 follows from the log, through crashes, restarts and the loss of the store."""
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import redis
@@ -135,6 +138,30 @@ def test_the_store_equals_the_log(installation: Installation) -> None:
 
     wanted = {f"{topic}:{partition}" for topic in topics for partition in (0, 1)}
     installation.wait("positions of both subtasks", lambda: published() == wanted)
+
+
+def test_what_merges_rocksdbs_files_yields_to_the_jobs(installation: Installation) -> None:
+    def merging() -> set[int]:
+        installation.add(30, f"merged {len(installation.log)}")
+        time.sleep(1.0)
+        return niceness_of(installation.flink.stack.processes("taskmanager"), "rocksdb:low")
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    # The fourth checkpoint's files or so are merged; only then a thread says how nice it is.
+    installation.wait("a merge", lambda: 19 in merging())
+    threads = niceness_of(installation.flink.stack.processes("taskmanager"), "GroupAggregate")
+    assert threads == {own}
+    installation.settle()
+
+
+def niceness_of(pids: list[int], name: str) -> set[int]:
+    """Of the threads of processes whose names begin so."""
+    found = set()
+    for thread in (path for pid in pids for path in Path(f"/proc/{pid}/task").iterdir()):
+        _, comm, rest = re.split(r"\((.*)\) ", (thread / "stat").read_text(), maxsplit=1)
+        if comm.startswith(name):
+            found.add(int(rest.split()[16]))
+    return found
 
 
 def test_a_killed_task_manager_repeats_nothing_and_loses_nothing(installation: Installation) -> None:

@@ -8,10 +8,16 @@ not there.
 import sqlalchemy as sa
 from alembic import op
 
-from api.past.terms import MS_MAX, SAME_MS_BITS, make_found_by, token
+from api.engine import QueryStoreUnavailable
+from api.past.terms import MS_MAX, SAME_MS_BITS, token
 
 revision = "0006"
 down_revision = "0005"
+
+INDEX = (
+    "CREATE VIRTUAL TABLE found_by"
+    " USING fts5(tokens, content='', detail=none, columnsize=0, tokenize='ascii')"
+)
 
 
 def upgrade() -> None:
@@ -19,7 +25,7 @@ def upgrade() -> None:
     connection = op.get_bind()
     if connection.dialect.name != "sqlite":
         return
-    make_found_by(connection)
+    make_index(connection)
     op.create_table(
         "decision_placed",
         sa.Column("place", sa.Integer(), primary_key=True),
@@ -52,3 +58,15 @@ def upgrade() -> None:
         "decision_labelled", "decision", ["fraud", "decided_ms", "id"],
         sqlite_where=sa.text("fraud IS NOT NULL"),
     )  # fmt: skip
+
+
+def make_index(connection: sa.Connection, text: str = INDEX) -> None:
+    """The full-text index. Raises `QueryStoreUnavailable` where SQLite has none."""
+    try:
+        connection.exec_driver_sql(text)
+    except sa.exc.OperationalError as error:
+        if "no such module" not in str(error.orig):
+            raise
+        raise QueryStoreUnavailable(
+            "SQLite was built without FTS5 here: use a Python whose SQLite has it, as Debian's, or PostgreSQL"
+        ) from error
