@@ -51,9 +51,6 @@ class Backend(Protocol):
     def add(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         """Rows that are new, in the order of the table's columns."""
 
-    def remove(self, connection: Connection, table: Table, keys: Sequence[Row]) -> None:
-        """Rows by their primary keys, in the order of its columns."""
-
 
 class Sqlite:
     """One file, write-ahead logged: any number of readers beside one writer."""
@@ -109,12 +106,6 @@ class Sqlite:
             text = self._inserts[table.name] = str(insert(table).compile(dialect=sqlite.dialect()))
         connection.exec_driver_sql(text, list(rows))
 
-    def remove(self, connection: Connection, table: Table, keys: Sequence[Row]) -> None:
-        """See `Backend.remove`."""
-        if keys:
-            condition = " AND ".join(f'"{column.name}" = ?' for column in table.primary_key)
-            connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {condition}", list(keys))
-
 
 class Postgres:
     """A server. Writers wait for each other by an advisory lock, so that what is new can be copied in."""
@@ -160,7 +151,7 @@ class Postgres:
                 copy.write_row(row)
 
     def remove(self, connection: Connection, table: Table, keys: Sequence[Row]) -> None:
-        """See `Backend.remove`: one statement."""
+        """Rows by their primary keys, in the order of its columns: one statement."""
         if not keys:
             return
         columns = list(table.primary_key)

@@ -1,7 +1,7 @@
 """The schema's versions: found, and brought to the one that this code uses.
 
-A migration only adds what older code can go on without, or replaces what nobody else reads: processes of two
-versions may run while an installation is upgraded.
+Processes of two versions may run while an installation is upgraded: a migration adds what older code can go
+on without, replaces what nobody else reads, or takes away so that older code is refused, not misled.
 """
 
 from pathlib import Path

@@ -32,7 +32,7 @@ from api.past.rows import Row, terms_of
 from api.past.schema import DECISION, TERM
 
 if TYPE_CHECKING:
-    from api.past.backend import Backend
+    from api.past.backend import Postgres
     from api.past.search import Place
 
 # A decision's place in an SQLite file: its time in ms, then these bits for those of one millisecond.
@@ -89,7 +89,7 @@ class Terms(Protocol):
 class TermRows:
     """Rows of the table `term`, in the order of their key."""
 
-    def __init__(self, backend: "Backend") -> None:
+    def __init__(self, backend: "Postgres") -> None:
         self._backend = backend
 
     def add(self, connection: Connection, rows: Sequence[Row], terms: Mapping[str, Sequence[Row]]) -> None:

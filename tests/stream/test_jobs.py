@@ -158,7 +158,10 @@ def niceness_of(pids: list[int], name: str) -> set[int]:
     """Of the threads of processes whose names begin so."""
     found = set()
     for thread in (path for pid in pids for path in Path(f"/proc/{pid}/task").iterdir()):
-        _, comm, rest = re.split(r"\((.*)\) ", (thread / "stat").read_text(), maxsplit=1)
+        try:
+            _, comm, rest = re.split(r"\((.*)\) ", (thread / "stat").read_text(), maxsplit=1)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
         if comm.startswith(name):
             found.add(int(rest.split()[16]))
     return found
